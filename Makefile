@@ -1,0 +1,31 @@
+# Two commands: `make rebuild` makes every figure from nothing, `make test` checks everything. Each makes the environment it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help rebuild test lint clean
+
+help:
+	@echo "make rebuild   every figure of the paper, from nothing"
+	@echo "make test      all tests, every notebook re-run and compared"
+	@echo "make lint      format and lint only"
+	@echo "make clean     remove the environment and caches"
+
+rebuild: $(BIN)/.installed
+	$(BIN)/conslaw rebuild
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+
+clean:
+	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

@@ -1,0 +1,107 @@
+"""Quantities that gradient flow conserves, and their exact change under gradient descent.
+
+Rescaling a layer by a and the next by 1/a leaves a network with homogeneous activation unchanged. Hence tr(W_lᵀ g_l)
+is the same for all layers l, and gradient flow keeps C_l = ‖W_{l+1}‖² − ‖W_l‖² (Theorem 1). One step of gradient
+descent with learning rate η changes it by exactly η² δ_l with δ_l = ‖g_{l+1}‖² − ‖g_l‖² (Theorem 2), so the drift
+after T steps is η² S with S = Σ_{t<T} δ_l(t).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "conserved_quantity",
+    "gradient_imbalance",
+    "matrix_laws",
+    "squared_norms",
+    "unit_laws",
+]
+
+
+def squared_norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Squared Frobenius norms ‖W_l‖² of a batch of layers.
+
+    The norm is taken in the tensors' dtype and squared in float64, as in the published scripts.
+
+    Args:
+        tensors: L tensors (M, …).
+
+    Returns:
+        Shape (M, L), float64.
+    """
+    norms = [torch.linalg.vector_norm(t, dim=tuple(range(1, t.dim()))) for t in tensors]
+    return torch.stack(norms, 1).double().square()
+
+
+def gradient_imbalance(squared_norms: Tensor, depth: int | None = None) -> Tensor:
+    """δ_l = ‖g_{l+1}‖² − ‖g_l‖² − ‖∂L/∂b_l‖²; the last term only where there are biases.
+
+    It is linear in the squared norms: of their sums over t < T it makes S_l, so that the drift is exactly η² S_l
+    (Theorem 2). Of the weights' own squared norms it makes C_l.
+
+    Args:
+        squared_norms: Of g_1 … g_L, shape (…, L), or of g_1 … g_L and ∂L/∂b_1 … ∂L/∂b_L, shape (…, 2 L).
+        depth: L; by default all of the norms belong to weights.
+
+    Returns:
+        Shape (…, L − 1).
+
+    >>> gradient_imbalance(torch.tensor([1.0, 4.0, 9.0]))
+    tensor([3., 5.])
+    """
+    depth = depth or squared_norms.shape[-1]
+    imbalance = squared_norms[..., :depth].diff(dim=-1)
+    if squared_norms.shape[-1] > depth:
+        imbalance = imbalance - squared_norms[..., depth:-1]
+    return imbalance
+
+
+def conserved_quantity(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> Tensor:
+    """C_l = ‖W_{l+1}‖² − ‖W_l‖² (Theorem 1), or C_l − ‖b_l‖² for networks with biases.
+
+    With biases the rescaling symmetry acts on W_l and b_l together, which adds ‖b_l‖²; C_l alone is then not conserved.
+
+    Args:
+        weights: L tensors (M, out, in).
+        biases: L tensors (M, out), or none.
+
+    Returns:
+        Shape (M, L − 1), float64.
+
+    >>> conserved_quantity([torch.ones(1, 3, 2), 2 * torch.ones(1, 1, 3)])
+    tensor([[6.0000]], dtype=torch.float64)
+    """
+    return gradient_imbalance(squared_norms([*weights, *biases]), len(weights))
+
+
+def unit_laws(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Per hidden unit: ‖outgoing weights‖² − ‖incoming weights‖² − bias².
+
+    The rescaling symmetry holds for every unit by itself, so gradient flow conserves each of these; their sum is C_l.
+
+    Args:
+        weights: L tensors (M, out, in).
+        biases: L tensors (M, out), or none.
+
+    Returns:
+        For each of the L − 1 hidden layers a tensor (M, width).
+    """
+    laws = [after.square().sum(1) - before.square().sum(2) for before, after in pairwise(weights)]
+    return [law - bias.square() for law, bias in zip(laws, biases, strict=False)] if biases else laws
+
+
+def matrix_laws(weights: Sequence[Tensor]) -> list[Tensor]:
+    """W_{l+1}ᵀ W_{l+1} − W_l W_lᵀ, whose every entry gradient flow conserves in linear networks.
+
+    Its diagonal are the laws of the units, its trace is C_l (Saxe et al. 2014; Du et al. 2018).
+
+    Args:
+        weights: L tensors (M, out, in).
+
+    Returns:
+        For each of the L − 1 hidden layers a tensor (M, width, width).
+    """
+    return [after.mT @ after - before @ before.mT for before, after in pairwise(weights)]

@@ -1,0 +1,97 @@
+"""Synthetic data sets of the paper, drawn from an explicit generator in the published order.
+
+Every function draws float32 numbers on the CPU, whatever the device and dtype of the later computation: this is what
+makes a seed mean the same networks and data here as in the published scripts.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["DATASETS", "concentric_spheres", "gaussian_mixture", "xor"]
+
+
+def gaussian_mixture(
+    generator: torch.Generator, n: int, dim: int = 20, classes: int = 5, separation: float = 2.0
+) -> tuple[Tensor, Tensor]:
+    """Draw a mixture of Gaussians with unit covariance, x = c_k + ε.
+
+    The centres c_k have uniform directions and length separation·√dim. Classes differ in size by at most one sample.
+
+    Args:
+        generator: CPU generator; it is advanced.
+        n: Number of samples.
+        dim: Input dimension d.
+        classes: Number of classes K.
+        separation: Length of the centres in units of √dim.
+
+    Returns:
+        Inputs (n, d), float32, and labels (n,), int64, in random order.
+    """
+    centres = torch.randn(classes, dim, generator=generator)
+    centres = centres / centres.norm(dim=1, keepdim=True) * (separation * dim**0.5)
+    sizes = [n // classes + (k < n % classes) for k in range(classes)]
+    inputs = torch.cat(
+        [torch.randn(size, dim, generator=generator) + centre for size, centre in zip(sizes, centres, strict=True)]
+    )
+    labels = torch.repeat_interleave(torch.arange(classes), torch.tensor(sizes))
+    order = torch.randperm(n, generator=generator)
+    return inputs[order], labels[order]
+
+
+def xor(generator: torch.Generator, n: int, dim: int = 2, classes: int = 2) -> tuple[Tensor, Tensor]:
+    """Draw standard normal points of the plane, labelled by whether exactly one coordinate is positive.
+
+    Args:
+        generator: CPU generator; it is advanced.
+        n: Number of samples.
+        dim: Input dimension; the data set exists for 2 only.
+        classes: Number of classes; the data set exists for 2 only.
+
+    Returns:
+        Inputs (n, 2), float32, and labels (n,), int64.
+
+    Raises:
+        ValueError: If `dim` or `classes` is not 2.
+    """
+    if dim != 2 or classes != 2:
+        raise ValueError(f"dataset 'xor' takes 2 inputs and 2 classes, got {dim} inputs and {classes} classes")
+    inputs = torch.randn(n, 2, generator=generator)
+    labels = (inputs[:, 0] > 0) ^ (inputs[:, 1] > 0)
+    return inputs, labels.long()
+
+
+def concentric_spheres(generator: torch.Generator, n: int, dim: int = 10, classes: int = 2) -> tuple[Tensor, Tensor]:
+    """Draw two concentric spheres of radius 1 and 2 with Gaussian noise of standard deviation 0.1.
+
+    Args:
+        generator: CPU generator; it is advanced.
+        n: Number of samples, half of them on the inner sphere.
+        dim: Input dimension d.
+        classes: Number of classes; the data set exists for 2 only.
+
+    Returns:
+        Inputs (n, d), float32, and labels (n,), int64 (0 inner, 1 outer), in random order.
+
+    Raises:
+        ValueError: If `classes` is not 2.
+    """
+    if classes != 2:
+        raise ValueError(f"dataset 'spheres' takes 2 classes, got {classes}")
+    sizes = (n // 2, n - n // 2)
+    spheres = []
+    for size, radius in zip(sizes, (1.0, 2.0), strict=True):
+        points = torch.randn(size, dim, generator=generator)
+        points = points / points.norm(dim=1, keepdim=True) * radius
+        spheres.append(points + 0.1 * torch.randn(size, dim, generator=generator))
+    labels = torch.repeat_interleave(torch.arange(2), torch.tensor(sizes))
+    order = torch.randperm(n, generator=generator)
+    return torch.cat(spheres)[order], labels[order]
+
+
+DATASETS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "gaussian": gaussian_mixture,
+    "xor": xor,
+    "spheres": concentric_spheres,
+}

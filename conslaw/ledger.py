@@ -1,0 +1,153 @@
+"""The ledger: every claim of the paper, judged by the numbers of the notebooks.
+
+A claim in claims.toml has two lists of conditions on quantities of its notebook's record: `number`, that the
+published number comes out, and `conclusion`, that what the paper concludes from it follows. The verdict is
+
+- holds: both;
+- number only: the number comes out, the conclusion does not follow;
+- fails: the number does not come out.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conslaw.record import PROJECT, Record, read_record, replace_file
+
+__all__ = ["Claim", "Verdict", "judge", "read_claims", "table", "verdicts", "write_table"]
+
+CLAIMS = Path(__file__).with_name("claims.toml")
+BEGIN, END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper."""
+
+    id: str
+    """Row of the paper's table and a word, such as "E05.alpha"."""
+    notebook: str
+    """Which notebook computes it."""
+    place: str
+    """Where it stands in the paper."""
+    statement: str
+    """What is claimed, in our words."""
+    published: str
+    """The published number, as printed."""
+    number: list[dict]
+    """Conditions under which the published number comes out."""
+    conclusion: list[dict]
+    """Conditions under which the conclusion follows."""
+    measured: str
+    """What we get: a template, filled with the record's values."""
+    finding: str
+    """Why the verdict is what it is, or the corrected statement: a template too."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim."""
+
+    claim: Claim
+    verdict: str
+    """"holds", "number only" or "fails"."""
+    measured: str
+    finding: str
+
+    def __str__(self) -> str:
+        """One line: id, verdict, what was published, what was measured."""
+        return f"{self.claim.id}: {self.verdict} (published {self.claim.published}; here {self.measured})"
+
+
+def read_claims() -> list[Claim]:
+    """Read claims.toml."""
+    with CLAIMS.open("rb") as file:
+        return [Claim(**entry) for entry in tomllib.load(file)["claim"]]
+
+
+def meets(condition: Mapping, values: Mapping) -> bool:
+    """Tell whether a quantity is where a condition wants it; a missing value (NaN) meets none.
+
+    Args:
+        condition: `quantity` and any of `above`, `below`, or `near` with a relative `tolerance`.
+        values: A record's values.
+
+    Raises:
+        KeyError: If the record has no such quantity.
+        ValueError: If the condition says nothing, or something else.
+    """
+    value = values[condition["quantity"]]
+    tests = set(condition) - {"quantity", "tolerance"}
+    if not tests or tests - {"above", "below", "near"} or ("near" in tests) != ("tolerance" in condition):
+        raise ValueError(f"a condition takes above, below, or near with tolerance, got {dict(condition)}")
+    if value is None:
+        return False
+    return (
+        ("above" not in tests or value > condition["above"])
+        and ("below" not in tests or value < condition["below"])
+        and ("near" not in tests or abs(value - condition["near"]) <= condition["tolerance"] * abs(condition["near"]))
+    )
+
+
+def judge(claim: Claim, values: Mapping) -> Verdict:
+    """Judge one claim.
+
+    Args:
+        claim: The claim.
+        values: The values of its notebook's record.
+
+    Returns:
+        The verdict.
+    """
+    if not all(meets(condition, values) for condition in claim.number):
+        verdict = "fails"
+    elif not all(meets(condition, values) for condition in claim.conclusion):
+        verdict = "number only"
+    else:
+        verdict = "holds"
+    return Verdict(claim, verdict, claim.measured.format(**values), claim.finding.format(**values))
+
+
+def verdicts(record: Record) -> list[Verdict]:
+    """Judge all claims of one notebook by its present record."""
+    return [judge(claim, record.values) for claim in read_claims() if claim.notebook == record.name]
+
+
+def table() -> str:
+    """Write all verdicts as a Markdown table, from the records of the default runs in figures/.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: If a record is missing or damaged.
+    """
+    lines = [
+        "| claim | in the paper | published | here | verdict | why | rebuild |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for claim in read_claims():
+        verdict = judge(claim, read_record(claim.notebook)["values"])
+        notebook = f"[`conslaw rebuild {claim.notebook}`](notebooks/{claim.notebook}.ipynb)"
+        lines.append(
+            f"| {claim.id}: {claim.statement} | {claim.place} | {claim.published} | {verdict.measured} "
+            f"| **{verdict.verdict}** | {verdict.finding} | {notebook} |"
+        )
+    return "\n".join(lines)
+
+
+def write_table(readme: Path = PROJECT / "README.md") -> None:
+    """Bring the README's table of claims up to date.
+
+    Args:
+        readme: File with the two marker lines between which the table stands.
+
+    Raises:
+        ValueError: If the markers are missing.
+    """
+    text = readme.read_text()
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}, between which the table belongs")
+    before, rest = text.split(BEGIN)
+    replace_file(readme, f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")

@@ -1,0 +1,122 @@
+"""Forward and backward pass of a batch of fully connected networks, f(x) = W_L σ(W_{L−1} … σ(W_1 x + b_1) …) + b_L.
+
+Samples are stored last: inputs are (M, d, n), weights (M, out, in), so that a layer is one batched product W @ X.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Activation", "activation_function", "backward", "forward"]
+
+
+class Activation(NamedTuple):
+    """An activation σ and its derivative."""
+
+    function: Callable[[Tensor], Tensor]
+    """σ(z), elementwise."""
+    gradient: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """∂L/∂z from ∂L/∂σ(z), z and σ(z); may overwrite the first."""
+
+
+aten = torch.ops.aten
+
+
+def piecewise_linear(slope: float) -> Activation:
+    """σ(z) = max(z, 0) + slope·min(z, 0): ReLU for slope 0, identity for 1."""
+    if slope == 1:
+        return Activation(lambda z: z, lambda gradient, z, a: gradient)
+    if slope == 0:
+        return Activation(
+            torch.relu, lambda gradient, z, a: aten.threshold_backward(gradient, a, 0, grad_input=gradient)
+        )
+    return Activation(
+        lambda z: torch.nn.functional.leaky_relu(z, slope),
+        lambda gradient, z, a: aten.leaky_relu_backward(gradient, z, slope, False),
+    )
+
+
+NAMED = {
+    "relu": piecewise_linear(0.0),
+    "linear": piecewise_linear(1.0),
+    "leaky_relu": piecewise_linear(0.1),
+    "tanh": Activation(torch.tanh, lambda gradient, z, a: aten.tanh_backward(gradient, a)),
+    "gelu": Activation(torch.nn.functional.gelu, lambda gradient, z, a: aten.gelu_backward(gradient, z)),
+    "sigmoid": Activation(torch.sigmoid, lambda gradient, z, a: aten.sigmoid_backward(gradient, a)),
+}
+
+
+def activation_function(activation: str | float) -> Activation:
+    """Look up an activation.
+
+    Args:
+        activation: "relu", "linear", "leaky_relu" (slope 0.1), "tanh", "gelu" (exact), "sigmoid", or the weight ε
+            from 0 to 1 of the interpolation (1 − ε) z + ε·relu(z).
+
+    Returns:
+        The activation and its derivative.
+
+    Raises:
+        ValueError: If `activation` is none of these.
+    """
+    if activation in NAMED:
+        return NAMED[activation]
+    if isinstance(activation, str) or not 0 <= activation <= 1:
+        raise ValueError(f"activation must be one of {', '.join(NAMED)} or a weight from 0 to 1, got {activation!r}")
+    return piecewise_linear(1 - activation)
+
+
+def forward(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor, activation: Activation
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Compute z_l = W_l a_{l−1} + b_l and a_l = σ(z_l), with a_0 = x.
+
+    Args:
+        weights: L tensors (M, out, in).
+        biases: L tensors (M, out), or none.
+        inputs: x, shape (M, d, n).
+        activation: σ.
+
+    Returns:
+        The preactivations [z_1, …, z_L] and the layers' inputs [a_0, …, a_{L−1}]; the network's output is z_L, shape
+        (M, K, n).
+    """
+    preactivations, activations = [], [inputs]
+    for layer, weight in enumerate(weights):
+        if layer:
+            activations.append(activation.function(preactivations[-1]))
+        if biases:
+            preactivations.append(torch.baddbmm(biases[layer].unsqueeze(2), weight, activations[-1]))
+        else:
+            preactivations.append(torch.bmm(weight, activations[-1]))
+    return preactivations, activations
+
+
+def backward(
+    weights: Sequence[Tensor],
+    preactivations: Sequence[Tensor],
+    activations: Sequence[Tensor],
+    residual: Tensor,
+    activation: Activation,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Propagate the residual back, r_l = σ'(z_l) ∘ W_{l+1}ᵀ r_{l+1}, to ∂L/∂W_l = r_l a_{l−1}ᵀ and ∂L/∂b_l = r_l 1.
+
+    Args:
+        weights: L tensors (M, out, in).
+        preactivations: [z_1, …, z_L] of `forward`.
+        activations: [a_0, …, a_{L−1}] of `forward`.
+        residual: ∂L/∂f, shape (M, K, n).
+        activation: σ.
+
+    Returns:
+        The weights' gradients, L tensors (M, out, in), and the residuals [r_1, …, r_L]; a bias' gradient is r_l.sum(2).
+    """
+    residuals = [residual]
+    for layer in range(len(weights) - 1, 0, -1):
+        gradient = torch.bmm(weights[layer].mT, residuals[0])
+        residuals.insert(0, activation.gradient(gradient, preactivations[layer - 1], activations[layer]))
+    # (a rᵀ)ᵀ instead of r aᵀ: with the few input dimensions first, the product is a third faster on a CPU.
+    gradients = [torch.bmm(a, r.mT).mT for a, r in zip(activations, residuals, strict=True)]
+    return gradients, residuals

@@ -1,0 +1,54 @@
+"""One style for all figures: large enough letters, and colours that colour-blind readers can tell apart."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+
+__all__ = ["BLACK", "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "SKY", "use_style", "with_spread"]
+
+# Okabe & Ito (2008).
+BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000",
+)  # fmt: skip
+GREY = "#888888"
+COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for this project."""
+    plt.rcdefaults()
+    plt.rcParams.update(
+        {
+            "axes.grid": True,
+            "axes.prop_cycle": cycler(color=COLOURS) + cycler(marker=MARKERS),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "axes.titlelocation": "left",
+            "axes.titlesize": 11,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "font.size": 10,
+            "grid.alpha": 0.25,
+            "legend.fontsize": 9,
+            "legend.framealpha": 0.9,
+            "lines.linewidth": 1.6,
+            "lines.markersize": 5,
+            "savefig.dpi": 150,
+            "svg.fonttype": "none",
+        }
+    )
+
+
+def with_spread(axes: Axes, x, y, **options) -> None:
+    """Draw means over seeds with standard deviations (ddof = 0, as published).
+
+    Args:
+        axes: Where to draw.
+        x: Shape (N,).
+        y: Shape (N, seeds).
+        **options: For `Axes.errorbar`.
+    """
+    y = np.asarray(y)
+    axes.errorbar(x, y.mean(1), y.std(1), capsize=3, **options)

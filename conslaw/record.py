@@ -1,0 +1,179 @@
+"""Records: the numbers, runs and figures a notebook leaves in figures/, written so that nothing already made is lost.
+
+A notebook's record is figures/<name>.json (parameters, values, provenance), .csv (one row per trained network), .png
+and .svg. Runs with other than the default parameters go to figures/variants/ and never replace the paper's.
+"""
+
+import ast
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pandas as pd
+import scipy
+import torch
+from matplotlib.figure import Figure
+
+__all__ = ["NOTEBOOKS", "PROJECT", "Record", "default_parameters", "figures_folder", "read_record", "replace_file"]
+
+PROJECT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = PROJECT / "notebooks"
+DIGITS = 10
+
+
+def figures_folder() -> Path:
+    """Return the folder of the records: $CONSLAW_FIGURES, or figures/ of the project."""
+    return Path(os.environ.get("CONSLAW_FIGURES") or PROJECT / "figures")
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Write a file under a temporary name and rename it, so that the old one stays until the new one is complete.
+
+    Args:
+        path: File to make or replace; its folder is made where missing.
+        content: What it shall hold.
+
+    Raises:
+        OSError: If the folder cannot be made or written; the message names it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content.encode() if isinstance(content, str) else content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write {path.name} into the folder {path.parent}: {error.strerror or error}") from error
+
+
+def default_parameters(name: str) -> dict[str, object]:
+    """Read the parameters of a notebook and their defaults from its cell tagged "parameters".
+
+    Args:
+        name: Name of the notebook, without suffix.
+
+    Returns:
+        Values by name, in the order of the cell.
+
+    Raises:
+        ValueError: If there is no such notebook or it has no such cell.
+    """
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
+        raise ValueError(f"there is no notebook {name!r}; there are {known}")
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            assignments = [node for node in ast.parse(cell.source).body if isinstance(node, ast.AnnAssign)]
+            return {node.target.id: ast.literal_eval(node.value) for node in assignments}
+    raise ValueError(f"notebook {name!r} has no cell tagged 'parameters'")
+
+
+def plain(value):
+    """Turn tensors and arrays into lists and round floats to ten digits, which is what a record promises."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    return value
+
+
+class Record:
+    """What one notebook measured.
+
+    Values are set like those of a dictionary, figures are saved when they are drawn, and `save` writes the rest.
+    """
+
+    def __init__(self, name: str, namespace: Mapping[str, object]):
+        """Start a record.
+
+        Args:
+            name: Name of the notebook.
+            namespace: Its `globals()`, from which the current values of its parameters are taken.
+
+        Raises:
+            ValueError: If there is no such notebook.
+        """
+        defaults = default_parameters(name)
+        self.name = name
+        self.parameters = {key: namespace[key] for key in defaults}
+        self.is_default = plain(self.parameters) == plain(defaults)
+        self.folder = figures_folder() if self.is_default else figures_folder() / "variants"
+        self.values: dict[str, object] = {}
+
+    def __setitem__(self, quantity: str, value: object) -> None:
+        """Set a value: a number, a tensor or array, or lists and mappings of these."""
+        self.values[quantity] = plain(value)
+
+    def __getitem__(self, quantity: str):
+        """Return a value as it will be saved."""
+        return self.values[quantity]
+
+    def figure(self, figure: Figure, suffix: str = "") -> None:
+        """Save a figure as PNG and SVG.
+
+        Args:
+            figure: The figure.
+            suffix: For further figures of a notebook: the files are <name>_<suffix>.
+        """
+        stem = f"{self.name}_{suffix}" if suffix else self.name
+        for extension in ("png", "svg"):
+            with tempfile.TemporaryFile() as file, matplotlib.rc_context({"svg.hashsalt": stem}):
+                metadata = {"Software": None} if extension == "png" else {"Date": None, "Creator": None}
+                figure.savefig(file, format=extension, metadata=metadata)
+                file.seek(0)
+                replace_file(self.folder / f"{stem}.{extension}", file.read())
+
+    def save(self, runs: pd.DataFrame) -> None:
+        """Write the numbers.
+
+        Args:
+            runs: One row per trained network.
+        """
+        content = {
+            "notebook": self.name,
+            "parameters": plain(self.parameters),
+            "values": self.values,
+            "provenance": {
+                "python": platform.python_version(),
+                "torch": torch.__version__.split("+")[0],
+                "numpy": np.__version__,
+                "scipy": scipy.__version__,
+            },
+        }
+        replace_file(self.folder / f"{self.name}.csv", runs.to_csv(index=False, float_format=f"%.{DIGITS}g"))
+        replace_file(self.folder / f"{self.name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_record(name: str) -> dict:
+    """Read the record of a notebook's default run.
+
+    Args:
+        name: Name of the notebook.
+
+    Returns:
+        Its JSON: notebook, parameters, values, provenance.
+
+    Raises:
+        ValueError: If the record is missing or damaged; the message names the file and what to do.
+    """
+    path = figures_folder() / f"{name}.json"
+    try:
+        record = json.loads(path.read_text())
+        record["values"], record["parameters"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"cannot read the record {path}; make it anew with `conslaw rebuild --force {name}`"
+        ) from error
+    return record

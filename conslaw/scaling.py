@@ -1,0 +1,135 @@
+"""Power laws y ~ x^α: fits with their window, spread and goodness, and local slopes.
+
+Averages over seeds never change their set of seeds silently: a mean is NaN where one seed is, unless survivors are
+asked for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["PowerLaw", "bootstrap_exponent", "fit_power_law", "local_slopes", "mean_of_survivors", "seed_exponents"]
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """Least-squares line through (ln x, ln y)."""
+
+    exponent: float
+    """α, the slope."""
+    prefactor: float
+    """A in y = A x^α."""
+    r_squared: float
+    """1 − residual / total sum of squares of ln y."""
+    points: int
+    """Number of points fitted."""
+    window: tuple[float, float]
+    """Smallest and largest x fitted."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Evaluate A x^α."""
+        return self.prefactor * np.asarray(x) ** self.exponent
+
+
+def fit_power_law(x, y, window: tuple[float, float] = (0, np.inf), threshold: float = 0.0) -> PowerLaw:
+    """Fit y = A x^α by ordinary least squares in ln–ln coordinates, as the paper does.
+
+    Args:
+        x: Positive abscissae, shape (N,).
+        y: Shape (N,). Points that are not finite or not above the threshold are left out.
+        window: Smallest and largest x to use, both included.
+        threshold: See `y`.
+
+    Returns:
+        The fit.
+
+    Raises:
+        ValueError: If fewer than three points are left.
+
+    >>> fit_power_law([1, 2, 4], [3, 12, 48]).exponent
+    2.0
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    # A window's end is often the grid point itself, computed in another way.
+    inside = (x >= window[0] * (1 - 1e-12)) & (x <= window[1] * (1 + 1e-12))
+    kept = inside & np.isfinite(y) & (y > threshold)
+    if kept.sum() < 3:
+        raise ValueError(f"a power law takes at least 3 points, got {kept.sum()} in the window {window}")
+    line = stats.linregress(np.log(x[kept]), np.log(y[kept]))
+    ends = float(x[kept].min()), float(x[kept].max())
+    return PowerLaw(float(line.slope), float(np.exp(line.intercept)), float(line.rvalue**2), int(kept.sum()), ends)
+
+
+def local_slopes(x, y) -> np.ndarray:
+    """Slopes Δ ln y / Δ ln x between neighbours.
+
+    Args:
+        x: Positive abscissae, shape (N,).
+        y: Positive values, shape (N,); NaN where missing.
+
+    Returns:
+        Shape (N − 1,).
+    """
+    return np.diff(np.log(np.asarray(y, float))) / np.diff(np.log(np.asarray(x, float)))
+
+
+def seed_exponents(x, y, **window) -> np.ndarray:
+    """Exponent of each seed by itself.
+
+    Args:
+        x: Shape (N,).
+        y: Shape (N, seeds).
+        **window: As in `fit_power_law`.
+
+    Returns:
+        Shape (seeds,).
+    """
+    return np.array([fit_power_law(x, column, **window).exponent for column in np.asarray(y, float).T])
+
+
+def bootstrap_exponent(x, y, resamples: int = 2000, level: float = 0.95, **window) -> tuple[float, float]:
+    """Percentile bootstrap interval of the exponent of the mean over seeds; seeds are drawn with replacement.
+
+    Args:
+        x: Shape (N,).
+        y: Shape (N, seeds), without missing values in the window.
+        resamples: Number of resamples, from a fixed random state.
+        level: Confidence level.
+        **window: As in `fit_power_law`.
+
+    Returns:
+        Lower and upper end; NaN for fewer than two seeds.
+    """
+    y = np.asarray(y, float)
+    if y.shape[1] < 2:
+        return np.nan, np.nan
+
+    def exponent(seeds: np.ndarray) -> float:
+        return fit_power_law(x, y[:, seeds].mean(1), **window).exponent
+
+    result = stats.bootstrap(
+        (np.arange(y.shape[1]),),
+        exponent,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def mean_of_survivors(y) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the seeds that did not diverge, and how many those are.
+
+    Args:
+        y: Shape (N, seeds), NaN where a seed diverged.
+
+    Returns:
+        Means (N,), NaN where no seed survived, and numbers of survivors (N,).
+    """
+    y = np.asarray(y, float)
+    survivors = np.isfinite(y).sum(1)
+    total = np.nansum(y, axis=1)
+    return np.divide(total, survivors, out=np.full(len(y), np.nan), where=survivors > 0), survivors

@@ -1,0 +1,84 @@
+"""What is recorded of networks in training."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from conslaw.conservation import gradient_imbalance
+from conslaw.problems import Problem
+
+__all__ = ["Trajectory"]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """R learning rates × M networks at the recorded times, of which the first is 0 and the last is T.
+
+    Entry t holds values at the weights after t updates, before update t + 1. A parameter is W_1 … W_L or, where there
+    are biases, also b_1 … b_L; there are P of them. Norms are squared Frobenius norms, float64. A network that
+    diverged holds NaN from the step `diverged_at` on.
+    """
+
+    problem: Problem
+    """The M initial networks and their data."""
+    learning_rates: Tensor
+    """η, shape (R, M), float64."""
+    times: Tensor
+    """Recorded times, shape (τ,): steps of gradient descent, or the time of gradient flow, in which a step is η
+    long."""
+    parameters: tuple[Tensor, ...]
+    """Final W_1 … W_L, each (R, M, out, in), and b_1 … b_L, each (R, M, out)."""
+    loss: Tensor
+    """Shape (R, M, τ), float64."""
+    squared_norms: Tensor
+    """‖W_l‖² and ‖b_l‖², shape (R, M, τ, P)."""
+    squared_gradient_norms: Tensor
+    """‖∂L/∂W_l‖² and ‖∂L/∂b_l‖², shape (R, M, τ, P)."""
+    squared_gradient_sums: Tensor
+    """Sums over every step t < T of the squared gradient norms, whatever is recorded, shape (R, M, P)."""
+    loss_before_last_update: Tensor
+    """Loss at step T − 1, which the paper calls final, shape (R, M)."""
+    diverged_at: Tensor
+    """First step at which the loss was not finite, −1 for none, shape (R, M), int64."""
+    observed: dict[str, Tensor] = field(default_factory=dict)
+    """What each observable returned, shape (R, M, τ, …)."""
+
+    @property
+    def depth(self) -> int:
+        """L, the number of weight matrices."""
+        return len(self.problem.weights)
+
+    @property
+    def conserved_quantity(self) -> Tensor:
+        """C_l = ‖W_{l+1}‖² − ‖W_l‖², without biases as in the paper, shape (R, M, τ, L − 1)."""
+        return gradient_imbalance(self.squared_norms[..., : self.depth])
+
+    @property
+    def corrected_conserved_quantity(self) -> Tensor:
+        """C_l − ‖b_l‖², which gradient flow conserves with biases too, shape (R, M, τ, L − 1)."""
+        return gradient_imbalance(self.squared_norms, self.depth)
+
+    @property
+    def drift(self) -> Tensor:
+        """Signed C_l(T) − C_l(0), shape (R, M, L − 1)."""
+        return self.conserved_quantity[:, :, -1] - self.conserved_quantity[:, :, 0]
+
+    @property
+    def corrected_drift(self) -> Tensor:
+        """Signed change of C_l − ‖b_l‖², shape (R, M, L − 1)."""
+        return self.corrected_conserved_quantity[:, :, -1] - self.corrected_conserved_quantity[:, :, 0]
+
+    @property
+    def gradient_imbalance(self) -> Tensor:
+        """δ_l(t) = ‖g_{l+1}‖² − ‖g_l‖², shape (R, M, τ, L − 1)."""
+        return gradient_imbalance(self.squared_gradient_norms[..., : self.depth])
+
+    @property
+    def imbalance_sum(self) -> Tensor:
+        """S_l = Σ_{t<T} δ_l(t), shape (R, M, L − 1); the drift of gradient descent is exactly η² S_l (Theorem 2)."""
+        return gradient_imbalance(self.squared_gradient_sums[..., : self.depth])
+
+    @property
+    def corrected_imbalance_sum(self) -> Tensor:
+        """Σ_{t<T} (δ_l − ‖∂L/∂b_l‖²), shape (R, M, L − 1); the corrected drift is exactly η² times this."""
+        return gradient_imbalance(self.squared_gradient_sums, self.depth)
