@@ -84,7 +84,7 @@ def gradient_descent(
     True
     """
     networks = len(problem.inputs)
-    rates = torch.as_tensor(learning_rates, dtype=torch.float64).cpu()
+    rates = torch.tensor(np.asarray(learning_rates, dtype=float))
     if rates.dim() < 2:
         rates = rates.reshape(-1, 1).expand(-1, networks)
     if rates.dim() > 2 or rates.numel() == 0 or rates.shape[1] != networks:

@@ -1,0 +1,129 @@
+"""Speed of the core beside the published way of training: one network, nn.Module, autograd, torch.optim.SGD.
+
+Both run in one process on the same machine, in turns, and the best of several repeats counts: only the ratios mean anything elsewhere.
+"""
+
+import json
+import platform
+import time
+from pathlib import Path
+
+import click
+import torch
+
+from conslaw import Problem, conserved_quantity, draw, gradient_descent
+
+SEEDS = [42, 137, 256, 512, 1024]
+CASES = {
+    "relu, cross-entropy": {
+        "loss": "cross_entropy",
+        "activation": "relu",
+        "rates": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.5, 1.0],
+    },
+    "linear, squared error": {
+        "loss": "mse",
+        "activation": "linear",
+        "rates": [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2],
+    },
+}
+WIDTHS = [16, 24, 32, 48, 64, 96, 128, 192]
+
+
+def published_way(problem: Problem, rate: float, steps: int, loss: str, activation: str) -> float:
+    """Train the first network of a problem as the published scripts do; return its drift."""
+    inner = [torch.nn.ReLU()] if activation == "relu" else []
+    device, dtype = problem.inputs.device, problem.inputs.dtype
+    layers = [torch.nn.Linear(w.shape[2], w.shape[1], bias=False) for w in problem.weights]
+    network = torch.nn.Sequential(layers[0], *inner, layers[1]).to(device, dtype)
+    with torch.no_grad():
+        for layer, weight in zip(layers, problem.weights, strict=True):
+            layer.weight.copy_(weight[0])
+    inputs, targets = problem.inputs[0].T.contiguous(), problem.targets[0].T.contiguous()
+    criterion = torch.nn.MSELoss() if loss == "mse" else torch.nn.CrossEntropyLoss()
+    targets = targets if loss == "mse" else targets.argmax(1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+
+    def conserved() -> float:
+        return conserved_quantity([layer.weight.detach()[None] for layer in layers]).item()
+
+    start = conserved()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        criterion(network(inputs), targets).backward()
+        optimizer.step()
+    return conserved() - start
+
+
+def seconds(function, device: str) -> tuple[float, object]:
+    """Time one call."""
+    start = time.perf_counter()
+    result = function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def compare(case: dict, device: str, steps: int, repeats: int) -> dict:
+    """Measure one case both ways, in microseconds per network and step."""
+    options = {"loss": case["loss"], "activation": case["activation"]}
+    problem = draw(SEEDS, device=device)
+    batch = problem.reduced() if case["activation"] == "linear" else problem
+    one, many = [], []
+    for _ in range(repeats):
+        time_one, drift = seconds(lambda: published_way(problem, case["rates"][4], steps, **options), device)
+        time_many, run = seconds(lambda: gradient_descent(batch, case["rates"], steps, **options), device)
+        one.append(time_one / steps * 1e6)
+        many.append(time_many / steps / run.loss[..., 0].numel() * 1e6)
+    error = abs(run.drift[4, 0, 0].item() - drift) / run.squared_norms[4, 0, 0].sum().item()
+    if error > 1e-9:
+        raise click.ClickException(f"the two ways disagree: relative difference {error:.1e}")
+    return {
+        "networks": len(case["rates"]) * len(SEEDS),
+        "steps": steps,
+        "published_way_us": round(min(one), 2),
+        "core_us": round(min(many), 2),
+        "ratio": round(min(one) / min(many), 2),
+        "ratio_of_medians": round(sorted(one)[repeats // 2] / sorted(many)[repeats // 2], 2),
+    }
+
+
+def width_sweep(device: str, steps: int) -> None:
+    """Train the 240 networks of row E19."""
+    for width in WIDTHS:
+        problem = draw(SEEDS, (20, width, 5), device=device).reduced()
+        rates = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1]
+        gradient_descent(problem, rates, steps, loss="mse", activation="linear", record_every=steps)
+
+
+def processor() -> str:
+    """Name the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@click.command()
+@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
+@click.option("--steps", default=1000, help="Steps of each comparison.")
+@click.option("--repeats", default=5)
+@click.option("--output", type=click.Path(path_type=Path), help="Default: results/<device>.json beside this file.")
+def main(device: str, steps: int, repeats: int, output: Path | None) -> None:
+    """Compare the core with the published way of training and write the numbers."""
+    result = {name: compare(case, device, steps, repeats) for name, case in CASES.items()}
+    width_sweep(device, 10)
+    sweep = [seconds(lambda: width_sweep(device, 2000), device)[0] for _ in range(2)]
+    result["E19, 240 networks, 2000 steps"] = {"seconds": round(min(sweep), 2)}
+    result["environment"] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": "float64",
+    }
+    output = output or Path(__file__).parent / "results" / f"{device}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    click.echo(output.read_text())
+
+
+if __name__ == "__main__":
+    main()

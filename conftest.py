@@ -1,0 +1,32 @@
+"""Notebooks that are run by a test write to a temporary folder, never to the committed figures."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+FRESH = tempfile.TemporaryDirectory(prefix="conslaw-figures-")
+
+
+def pytest_configure() -> None:
+    """Point notebooks to the temporary folder."""
+    os.environ["CONSLAW_FIGURES"] = FRESH.name
+
+
+def pytest_unconfigure() -> None:
+    """Remove it."""
+    FRESH.cleanup()
+
+
+@pytest.fixture
+def fresh() -> Path:
+    """Folder in which this session's notebook runs left their records."""
+    return Path(FRESH.name)
+
+
+@pytest.fixture
+def committed(monkeypatch) -> Path:
+    """Folder of the committed records, which is then the one in use."""
+    monkeypatch.delenv("CONSLAW_FIGURES")
+    return Path(__file__).parent / "figures"

@@ -1,0 +1,73 @@
+"""The command line: conslaw list, conslaw rebuild, conslaw ledger."""
+
+import ast
+
+import click
+import torch
+
+from conslaw import ledger, record
+from conslaw.rebuild import notebook_names, rebuild, title
+
+__all__ = ["main"]
+
+
+def parse(value: str) -> object:
+    """Read a Python literal; anything else is a string."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+@click.group()
+def main() -> None:
+    """Rebuild the figures of arXiv:2604.07405 and judge its claims."""
+
+
+@main.command("list")
+def list_notebooks() -> None:
+    """List the notebooks and their parameters."""
+    for name in notebook_names():
+        click.echo(f"{name}: {title(name)}")
+        for key, value in record.default_parameters(name).items():
+            click.echo(f"    {key} = {value}")
+
+
+@main.command("rebuild")
+@click.argument("names", nargs=-1)
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter (repeatable).")
+@click.option("--device", help='Device of the computation: "cpu" or "cuda".')
+@click.option("--jobs", type=click.IntRange(1), help="Notebooks run at once.")
+@click.option("--force", is_flag=True, help="Run also what is up to date.")
+def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
+    """Run notebooks, all by default, and write their figures and numbers."""
+    values = {key: parse(value) for key, value in parameters}
+    if device:
+        values["device"] = device
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise click.ClickException("device 'cuda' was asked for, but torch finds no CUDA device here")
+    try:
+        outcomes = rebuild(names, values, jobs=jobs, force=force)
+        if not values and all(outcome.status != "failed" for outcome in outcomes):
+            ledger.write_table()
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for outcome in outcomes:
+        seconds = f" in {outcome.seconds:.0f} s" if outcome.seconds else ""
+        click.echo(f"{outcome.name}: {outcome.status}{seconds}{': ' * bool(outcome.error)}{outcome.error}")
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+
+
+@main.command("ledger")
+def update_ledger() -> None:
+    """Write the verdicts on all claims into the README."""
+    try:
+        ledger.write_table()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(ledger.table())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Gradient descent and flow: the theory's identities, torch.optim.SGD, one network at a time, published values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conslaw import conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, sharpness, unit_laws
+from conslaw.losses import loss_function
+from conslaw.network import activation_function, forward
+from conslaw.record import NOTEBOOKS
+
+SEEDS = [42, 137, 256, 512, 1024]
+
+
+def test_same_as_torch_sgd():
+    problem = draw([42], bias=True)
+    run = gradient_descent(problem, 0.05, 100)
+    network = torch.nn.Sequential(torch.nn.Linear(20, 64), torch.nn.ReLU(), torch.nn.Linear(64, 5)).double()
+    with torch.no_grad():
+        for layer, weight, bias in zip((network[0], network[2]), problem.weights, problem.biases, strict=True):
+            layer.weight.copy_(weight[0])
+            layer.bias.copy_(bias[0])
+    optimizer, losses = torch.optim.SGD(network.parameters(), lr=0.05), []
+    inputs, labels = problem.inputs[0].T, problem.targets[0].argmax(0)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(inputs), labels)
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(run.loss[0, 0, :-1], torch.tensor(losses, dtype=torch.float64), rtol=1e-10, atol=0)
+    final = [network[0].weight, network[2].weight, network[0].bias, network[2].bias]
+    for ours, theirs in zip(run.parameters, final, strict=True):
+        torch.testing.assert_close(ours[0, 0], theirs.detach(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("widths", [(20, 64, 5), (20, 16, 12, 5), (20, 8, 8, 8, 5)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "linear", "leaky_relu"])
+def test_drift_is_exactly_the_imbalance_sum(widths, bias, activation):
+    run = gradient_descent(draw([1, 2], widths, bias=bias), [0.01, 0.2], 60, activation=activation)
+    predicted = run.learning_rates[..., None] ** 2 * run.corrected_imbalance_sum
+    scale = run.squared_norms[:, :, 0].sum(-1, keepdim=True)
+    assert ((run.corrected_drift - predicted).abs() / scale).max() < 1e-12
+    if not bias:
+        assert torch.equal(run.drift, run.corrected_drift)
+        assert torch.equal(run.imbalance_sum, run.corrected_imbalance_sum)
+    else:
+        uncorrected = run.learning_rates[..., None] ** 2 * run.imbalance_sum
+        assert ((run.drift - uncorrected).abs() / scale).max() > 1e-6
+
+
+def test_tanh_has_no_such_law():
+    run = gradient_descent(draw([1]), 0.1, 50, activation="tanh")
+    assert (run.drift / (0.1**2 * run.imbalance_sum) - 1).abs().item() > 0.1
+
+
+def test_batched_equals_one_at_a_time():
+    rates = [0.01, 0.3]
+    together = gradient_descent(draw(SEEDS), rates, 200)
+    for column, seed in enumerate(SEEDS):
+        for row, rate in enumerate(rates):
+            alone = gradient_descent(draw([seed]), rate, 200)
+            torch.testing.assert_close(together.loss[row, column], alone.loss[0, 0], rtol=1e-10, atol=1e-14)
+            torch.testing.assert_close(together.drift[row, column], alone.drift[0, 0], rtol=1e-10, atol=1e-13)
+
+
+def test_what_is_recorded_does_not_change_what_happens():
+    problem = draw([1, 2])
+    before = [p.clone() for p in problem.parameters]
+    threads = torch.get_num_threads()
+    observe = {"first": lambda networks: networks.weights[0][:, 0, 0]}
+    every = gradient_descent(problem, 0.1, 150, observe=observe)
+    some = gradient_descent(problem, 0.1, 150, record_every=40, observe=observe)
+    assert some.times.tolist() == [0, 40, 80, 120, 150]
+    assert torch.equal(every.loss[:, :, some.times], some.loss)
+    assert torch.equal(every.observed["first"][:, :, some.times], some.observed["first"])
+    assert torch.equal(every.conserved_quantity[:, :, some.times], some.conserved_quantity)
+    assert torch.equal(every.imbalance_sum, some.imbalance_sum)
+    torch.testing.assert_close(every.imbalance_sum, every.gradient_imbalance[:, :, :-1].sum(2))
+    assert torch.equal(every.observed["first"][0, :, -1], every.parameters[0][0, :, 0, 0])
+    assert torch.equal(every.loss_before_last_update, every.loss[:, :, -2])
+    assert all(torch.equal(p, q) for p, q in zip(problem.parameters, before, strict=True))
+    assert torch.get_num_threads() == threads
+
+
+def test_divergence_is_flagged_and_harms_no_other():
+    options = {"loss": "mse", "activation": "linear"}
+    problem = draw(SEEDS, (20, 192, 5)).reduced()
+    run = gradient_descent(problem, [0.01, 0.1], 200, **options)
+    gone = run.diverged_at >= 0
+    assert gone.tolist() == [[False] * 5, [True, False, True, False, True]]  # published: NaN for seeds 42, 256, 1024
+    assert run.diverged_at[1, 0] < 200
+    for row, column in gone.nonzero().tolist():
+        step = run.diverged_at[row, column]
+        assert run.loss[row, column, :step].isfinite().all()
+        assert run.loss[row, column, step:].isnan().all()
+        assert run.drift[row, column].isnan().all()
+        assert run.imbalance_sum[row, column].isnan().all()
+    survivor = gradient_descent(problem.select(torch.tensor([1])), 0.1, 200, **options)
+    torch.testing.assert_close(run.drift[1, 1], survivor.drift[0, 0], rtol=1e-9, atol=0)
+
+
+def test_all_diverged():
+    run = gradient_descent(draw([1], (20, 16, 5)), 1e3, 300, loss="mse", activation="linear")
+    assert run.diverged_at.item() >= 0
+    assert run.parameters[0].isnan().all()
+
+
+def test_sufficient_statistics_are_exact():
+    problem, options = draw(SEEDS, (20, 16, 5)), {"loss": "mse", "activation": "linear"}
+    assert problem.reduced().inputs.shape == (5, 20, 25)
+    full, reduced = (gradient_descent(p, [0.01, 0.05], 300, **options) for p in (problem, problem.reduced()))
+    torch.testing.assert_close(full.loss, reduced.loss, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(full.conserved_quantity, reduced.conserved_quantity, rtol=1e-12, atol=0)
+
+
+@pytest.fixture(scope="module")
+def published_runs():
+    published = pd.read_csv(NOTEBOOKS / "published" / "fig1b_drift_scaling.csv").pivot(index="eta", columns="seed")
+    rates = published.index.to_numpy()
+    run = gradient_descent(draw(SEEDS), rates, 2000, record_every=2000)
+    return rates, np.abs(run.drift[..., 0].numpy()), published["drift"][SEEDS].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("rate", "tolerance"),
+    # Published drifts are float32: the rounding of 2000 updates is about 1e-6 to 1e-5, whatever the learning rate.
+    [
+        (1e-4, 0.4),
+        (3e-4, 0.03),
+        (1e-3, 0.01),
+        (3e-3, 6e-3),
+        (0.01, 1e-3),
+        (0.03, 4e-4),
+        (0.1, 2e-4),
+        (0.3, 3e-5),
+        (1.0, 1e-5),
+    ],
+)
+def test_published_drifts_seed_by_seed(published_runs, rate, tolerance):
+    rates, here, published = published_runs
+    row = list(rates).index(rate)
+    np.testing.assert_allclose(here[row], published[row], rtol=tolerance)
+
+
+def test_published_imbalances():
+    run = gradient_descent(draw([42]), 0.01, 30)
+    np.testing.assert_allclose(
+        run.gradient_imbalance[0, 0, ::10, 0], [2.754334, 1.863160, 1.161383, 0.692526], rtol=2e-6
+    )
+    np.testing.assert_allclose(run.loss[0, 0, ::10], [1.645257, 1.140678, 0.802774, 0.579480], rtol=2e-6)
+
+
+def test_float32_is_close():
+    problem = draw([42])
+    double, single = (gradient_descent(problem.to(dtype), 0.1, 100) for dtype in (torch.float64, torch.float32))
+    torch.testing.assert_close(double.loss, single.loss, rtol=1e-4, atol=1e-6)
+    assert single.parameters[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradient_flow_conserves_every_law(bias):
+    problem = draw([42, 137], (20, 12, 9, 5), bias=bias, samples=60)
+    errors = []
+    for tolerance in (1e-4, 1e-6):
+        flow = gradient_flow(problem, 3.0, activation="leaky_relu", tolerance=tolerance)
+        end = [p[0] for p in flow.parameters]
+        weights, biases = end[:3], end[3:]
+        changes = [
+            after - before
+            for before, after in zip(
+                unit_laws(problem.weights, problem.biases), unit_laws(weights, biases), strict=True
+            )
+        ]
+        errors.append(max(change.abs().max().item() for change in changes))
+        assert (
+            conserved_quantity(weights, biases) - conserved_quantity(*_split(problem))
+        ).abs().max() < 100 * tolerance
+        assert (flow.loss[0, :, -1] < 0.9 * flow.loss[0, :, 0]).all()
+    assert errors[1] < 1e-6
+    assert errors[1] < errors[0]
+
+
+def _split(problem):
+    return problem.weights, problem.biases
+
+
+def test_gradient_flow_conserves_the_matrix_law_of_linear_networks():
+    problem = draw([42], (20, 12, 5)).reduced()
+    flow = gradient_flow(problem, 5.0, loss="mse", activation="linear", tolerance=1e-9)
+    before, after = matrix_laws(problem.weights)[0], matrix_laws([p[0] for p in flow.parameters])[0]
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-8)
+
+
+def test_laws_add_up():
+    problem = draw([1, 2], (20, 12, 9, 5))
+    for pair, (units, matrix) in enumerate(zip(unit_laws(problem.weights), matrix_laws(problem.weights), strict=True)):
+        torch.testing.assert_close(matrix.diagonal(dim1=1, dim2=2), units)
+        torch.testing.assert_close(units.sum(1), conserved_quantity(problem.weights)[:, pair])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learning_rates": 0.0}, "learning_rates must be positive"),
+        ({"learning_rates": [0.1, -1]}, "learning_rates must be positive"),
+        ({"learning_rates": float("nan")}, "learning_rates must be positive"),
+        ({"learning_rates": []}, "learning_rates must have shape"),
+        ({"learning_rates": np.ones((2, 3))}, "learning_rates must have shape"),
+        ({"steps": 0}, "steps"),
+        ({"record_every": 0}, "record_every"),
+        ({"loss": "hinge"}, "loss"),
+        ({"activation": "swish"}, "activation"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gradient_descent(draw([1]), **{"learning_rates": 0.1, "steps": 2, **arguments})
+
+
+def test_bad_duration():
+    with pytest.raises(ValueError, match="duration"):
+        gradient_flow(draw([1]), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "published"),
+    [
+        ("cross_entropy", "relu", [5.7764, 8.8004, 7.1516, 7.9287, 8.4611]),
+        ("mse", "linear", [18.338, 16.162, 17.929, 18.108, 17.667]),
+    ],
+)
+def test_published_sharpness(loss, activation, published):
+    result = sharpness(draw(SEEDS), loss, activation)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, published, rtol=5e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_sharpness_is_the_largest_eigenvalue_of_the_dense_hessian(bias):
+    problem = draw([1, 2], (3, 4, 2), samples=20, bias=bias)
+    result = sharpness(problem, 0.5, "tanh")
+
+    def loss(vector, network):
+        shapes = [p[:1].shape for p in problem.parameters]
+        parts = vector.split([shape.numel() for shape in shapes])
+        one = problem.select(torch.tensor([network]))
+        one = one.with_parameters([part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
+        outputs = forward(one.weights, one.biases, one.inputs, activation_function("tanh"))[0][-1]
+        return loss_function(0.5)(outputs, one.targets, 20)[0].sum()
+
+    for network in range(2):
+        vector = torch.cat([p[network].flatten() for p in problem.parameters])
+        hessian = torch.func.hessian(loss)(vector, network)
+        expected = torch.linalg.eigvalsh(hessian)[-1]
+        torch.testing.assert_close(result.value[network], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_devices_agree():
+    runs = [gradient_descent(draw(SEEDS, device=device), [0.01, 0.1], 200) for device in ("cpu", "cuda")]
+    torch.testing.assert_close(runs[0].loss, runs[1].loss, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(runs[0].drift, runs[1].drift, rtol=1e-10, atol=1e-13)

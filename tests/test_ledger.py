@@ -1,0 +1,89 @@
+"""The ledger: verdicts flip when the numbers do, and the README holds what the records say."""
+
+import pytest
+
+from conslaw import ledger
+from conslaw.ledger import Claim, judge, meets, read_claims
+from conslaw.record import PROJECT, read_record
+
+CLAIM = Claim("E99.test", "x", "nowhere", "a claim", "1.0", [{"quantity": "a", "near": 1.0, "tolerance": 0.1}],
+              [{"quantity": "b", "below": 2.0, "above": 1.0}], "{a}", "b is {b}")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        (1.05, 1.5, "holds"),
+        (1.05, 2.5, "number only"),
+        (1.05, 0.5, "number only"),
+        (1.2, 1.5, "fails"),
+        (None, 1.5, "fails"),
+    ],
+)
+def test_verdicts(a, b, verdict):
+    assert judge(CLAIM, {"a": a, "b": b}).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "condition", [{}, {"near": 1.0}, {"tolerance": 0.1}, {"abov": 1.0}, {"above": 1.0, "tolerance": 1}]
+)
+def test_a_condition_that_says_nothing_is_an_error(condition):
+    with pytest.raises(ValueError, match="a condition takes"):
+        meets({"quantity": "a", **condition}, {"a": 1.0})
+
+
+def perturbed(values, condition):
+    """Values that meet a condition exactly if the given ones do not."""
+    quantity = condition["quantity"]
+    if meets(condition, values):
+        moved = [values[quantity] + sign * 10.0 * (abs(values[quantity]) + 1) for sign in (1, -1)]
+        if "near" not in condition and "below" in condition:
+            return {**values, quantity: moved[0]}
+        return {**values, quantity: moved[1]}
+    bound = condition.get("near", condition.get("below", condition.get("above")))
+    inside = {"near": bound, "below": bound - 0.01 * abs(bound), "above": bound + 0.01 * abs(bound) + 1e-9}
+    return {**values, quantity: next(inside[key] for key in inside if key in condition)}
+
+
+@pytest.mark.parametrize("claim", read_claims(), ids=lambda claim: claim.id)
+def test_every_criterion_can_come_out_either_way(claim, committed):
+    values = read_record(claim.notebook)["values"]
+    assert claim.number
+    assert claim.conclusion
+    for condition in claim.number + claim.conclusion:
+        assert meets(condition, perturbed(values, condition)) != meets(condition, values)
+    good = values
+    for condition in claim.number + claim.conclusion:
+        if not meets(condition, good):
+            good = perturbed(good, condition)
+    outcomes = {judge(claim, values).verdict, judge(claim, good).verdict}
+    outcomes.add(judge(claim, perturbed(good, claim.number[0])).verdict)
+    assert "fails" in outcomes
+    assert len(outcomes) >= 2
+
+
+def test_ids_are_unique():
+    ids = [claim.id for claim in read_claims()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_readme_is_current(committed, tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((PROJECT / "README.md").read_text())
+    ledger.write_table(copy)
+    assert copy.read_text() == (PROJECT / "README.md").read_text(), "run `conslaw ledger` and commit the README"
+
+
+def test_readme_without_markers(committed, tmp_path):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(ValueError, match="no lines"):
+        ledger.write_table(tmp_path / "README.md")
+
+
+def test_damaged_record(monkeypatch, tmp_path):
+    monkeypatch.setenv("CONSLAW_FIGURES", str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot read the record .*fig1b.* --force"):
+        read_record("fig1b_drift_scaling")
+    (tmp_path / "fig1b_drift_scaling.json").write_text('{"values": ')
+    with pytest.raises(ValueError, match="cannot read the record"):
+        read_record("fig1b_drift_scaling")

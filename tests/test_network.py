@@ -1,0 +1,93 @@
+"""Losses, forward and backward pass against torch's own functions, autograd and finite differences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conslaw import draw, loss_and_gradients
+from conslaw.losses import loss_function
+from conslaw.network import NAMED, activation_function
+
+TORCH = {
+    "relu": torch.relu,
+    "linear": lambda z: z,
+    "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, 0.1),
+    "tanh": torch.tanh,
+    "gelu": torch.nn.functional.gelu,
+    "sigmoid": torch.sigmoid,
+    0.0: lambda z: z,
+    0.3: lambda z: 0.7 * z + 0.3 * torch.relu(z),
+    1.0: torch.relu,
+}
+
+
+def reference_loss(parameters, problem, network, loss, activation):
+    """Loss of one network, from torch.nn.functional."""
+    depth = len(problem.weights)
+    signal = problem.inputs[network].T
+    for layer in range(depth):
+        bias = parameters[depth + layer][network] if problem.biases else None
+        signal = torch.nn.functional.linear(signal, parameters[layer][network], bias)
+        signal = TORCH[activation](signal) if layer < depth - 1 else signal
+    targets = problem.targets[network].T
+    error = torch.nn.functional.mse_loss(signal, targets)
+    entropy = torch.nn.functional.cross_entropy(signal, targets.argmax(1))
+    weight = {"mse": 0.0, "cross_entropy": 1.0}.get(loss, loss)
+    return (1 - weight) * error + weight * entropy
+
+
+@pytest.mark.parametrize("activation", list(TORCH))
+@pytest.mark.parametrize(("widths", "bias"), [((4, 3), True), ((4, 6, 3), False), ((4, 6, 5, 7, 3), True)])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.4])
+def test_gradients_are_those_of_autograd(activation, widths, bias, loss):
+    problem = draw([1, 2], widths, samples=15, bias=bias)
+    value, gradients = loss_and_gradients(problem, loss, activation)
+    parameters = [p.clone().requires_grad_() for p in problem.parameters]
+    expected = torch.stack([reference_loss(parameters, problem, m, loss, activation) for m in range(2)])
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=1e-14)
+    for gradient, reference in zip(gradients, torch.autograd.grad(expected.sum(), parameters), strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-14)
+
+
+def test_gradients_are_those_of_finite_differences():
+    problem = draw([3], (4, 6, 3), samples=15, bias=True)
+    _, gradients = loss_and_gradients(problem, 0.5, "tanh")
+    step = 1e-5
+    for index, gradient in enumerate(gradients):
+        for sign_position in range(min(4, gradient[0].numel())):
+            values = []
+            for sign in (1, -1):
+                moved = [p.clone() for p in problem.parameters]
+                moved[index][0].view(-1)[sign_position] += sign * step
+                values.append(loss_and_gradients(problem.with_parameters(moved), 0.5, "tanh")[0].item())
+            difference = (values[0] - values[1]) / (2 * step)
+            assert gradient[0].flatten()[sign_position].item() == pytest.approx(difference, rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(weight=st.floats(0, 1), seed=st.integers(0, 2**16))
+def test_mixture_is_the_weighted_sum(weight, seed):
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(2, 3, 7, generator=generator, dtype=torch.float64)
+    targets = torch.eye(3, dtype=torch.float64)[torch.randint(3, (2, 7), generator=generator)].mT
+    mixed = loss_function(weight)(outputs, targets, 7)
+    parts = loss_function("mse")(outputs, targets, 7), loss_function("cross_entropy")(outputs, targets, 7)
+    for result, error, entropy in zip(mixed, *parts, strict=True):
+        torch.testing.assert_close(result, (1 - weight) * error + weight * entropy)
+
+
+@pytest.mark.parametrize("loss", ["hinge", -0.1, 1.5])
+def test_unknown_loss(loss):
+    with pytest.raises(ValueError, match=r"loss must be one of mse, cross_entropy or a weight.*got"):
+        loss_function(loss)
+
+
+@pytest.mark.parametrize("activation", ["swish", -0.1, 2])
+def test_unknown_activation(activation):
+    with pytest.raises(ValueError, match="activation must be one of relu, linear"):
+        activation_function(activation)
+
+
+def test_every_named_activation_is_tested():
+    assert set(NAMED) <= set(TORCH)

@@ -1,0 +1,111 @@
+"""Batch rebuild and command line, on a project of tiny notebooks."""
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from conslaw import record
+from conslaw.__main__ import main
+from conslaw.rebuild import rebuild
+
+
+def write_notebook(folder, name, code):
+    parameters = new_code_cell("rate: float = 0.1  # a rate\nnames: list = ['a']  # names", id="p")
+    parameters.metadata["tags"] = ["parameters"]
+    cells = [new_markdown_cell(f"# About {name}", id="t"), parameters, new_code_cell(code, id="c")]
+    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    write_notebook(notebooks, "good", "open('out.txt', 'a').write(f'{rate} ')\nprint(rate)")
+    write_notebook(notebooks, "bad", "raise RuntimeError('no luck')")
+    monkeypatch.setattr(record, "NOTEBOOKS", notebooks)
+    monkeypatch.setenv("CONSLAW_FIGURES", str(tmp_path / "figures"))
+    return notebooks
+
+
+def test_rebuild_again_and_with_other_parameters(project):
+    (outcome,) = rebuild(["good"])
+    assert outcome.status == "rebuilt"
+    first = (project / "good.ipynb").read_bytes()
+    assert b"papermill" not in first
+    assert b'"0.1\\n"' in first
+    assert rebuild(["good"])[0].status == "up to date"
+    assert rebuild(["good"], {"rate": 0.1}, force=True)[0].status == "rebuilt"
+    assert (project / "good.ipynb").read_bytes() == first
+    assert rebuild(["good"], {"rate": 0.5})[0].status == "rebuilt"
+    assert (project / "good.ipynb").read_bytes() == first
+    assert b'"0.5\\n"' in (project / "variants" / "good.ipynb").read_bytes()
+    assert (project / "out.txt").read_text() == "0.1 0.1 0.5 "
+
+
+def test_a_failure_is_named_and_the_rest_goes_on(project):
+    before = (project / "bad.ipynb").read_bytes()
+    result = CliRunner().invoke(main, ["rebuild", "bad", "good", "-p", "rate", "0.2"])
+    assert result.exit_code == 1
+    assert "bad: failed" in result.output
+    assert "cell 4: RuntimeError: no luck" in result.output or "cell 3: RuntimeError: no luck" in result.output
+    assert "good: rebuilt" in result.output
+    assert (project / "bad.ipynb").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rebuild", "good", "-p", "rte", "1"], "no parameter rte; it has rate, names"),
+        (["rebuild", "goood"], "there is no notebook 'goood'; there are bad, good"),
+        (["rebuild", "good", "--device", "cpu"], "no parameter device"),
+    ],
+)
+def test_bad_arguments_run_nothing(project, arguments, message):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (project / "out.txt").exists()
+
+
+def test_a_figures_folder_that_is_a_file(project, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("CONSLAW_FIGURES", str(tmp_path / "file"))
+    result = CliRunner().invoke(main, ["rebuild", "good"])
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (project / "out.txt").exists()
+
+
+def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
+    target = tmp_path / "record.json"
+    record.replace_file(target, "old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        record.replace_file(target, "new")
+    assert target.read_text() == "old"
+
+
+def test_an_interrupted_rebuild_keeps_what_was_made(project, monkeypatch):
+    rebuild(["good"])
+    before = (project / "good.ipynb").read_bytes()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("papermill.execute_notebook", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(["good", "bad"], force=True)
+    assert (project / "good.ipynb").read_bytes() == before
+
+
+def test_list(project):
+    result = CliRunner().invoke(main, ["list"])
+    assert "good: About good" in result.output
+    assert "rate = 0.1" in result.output
