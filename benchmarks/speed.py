@@ -1,6 +1,7 @@
 """Speed of the core beside the published way of training: one network, nn.Module, autograd, torch.optim.SGD.
 
-Both run in one process on the same machine, in turns, and the best of several repeats counts: only the ratios mean anything elsewhere.
+Both run in one process on the same machine, in turns, and the best of several repeats counts. Only ratios mean anything
+on another machine.
 """
 
 import json
