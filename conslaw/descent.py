@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from conslaw.conservation import squared_norms
 from conslaw.losses import loss_function
-from conslaw.network import activation_function, backward, forward
+from conslaw.network import IDENTITY, activation_function, backward, forward
 from conslaw.problems import Problem
 from conslaw.trajectory import Trajectory
 
@@ -41,9 +41,13 @@ def loss_and_gradients(
     Returns:
         Loss (M,), and ∂L/∂ each of `problem.parameters`, in their order and shapes.
     """
-    sigma = activation_function(activation)
-    preactivations, activations = forward(problem.weights, problem.biases, problem.inputs, sigma)
-    value, residual = loss_function(loss)(preactivations[-1], problem.targets, problem.samples)
+    sigma, inputs = activation_function(activation), problem.inputs
+    # In a linear network the order of the products is free: W_L … W_1 first, and the samples once, not in every layer.
+    collapsed = sigma is IDENTITY and not problem.biases
+    preactivations, activations = forward(problem.weights, problem.biases, None if collapsed else inputs, sigma)
+    outputs = torch.bmm(preactivations[-1], inputs) if collapsed else preactivations[-1]
+    value, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
+    residual = torch.bmm(residual, inputs.mT) if collapsed else residual
     gradients, residuals = backward(problem.weights, preactivations, activations, residual, sigma)
     return value, gradients + [r.sum(2) for r in residuals] if problem.biases else gradients
 

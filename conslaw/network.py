@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Activation", "activation_function", "backward", "forward"]
+__all__ = ["IDENTITY", "Activation", "activation_function", "backward", "forward"]
 
 
 class Activation(NamedTuple):
@@ -24,10 +24,13 @@ class Activation(NamedTuple):
 aten = torch.ops.aten
 
 
+IDENTITY = Activation(lambda z: z, lambda gradient, z, a: gradient)
+
+
 def piecewise_linear(slope: float) -> Activation:
     """σ(z) = max(z, 0) + slope·min(z, 0): ReLU for slope 0, identity for 1."""
     if slope == 1:
-        return Activation(lambda z: z, lambda gradient, z, a: gradient)
+        return IDENTITY
     if slope == 0:
         return Activation(
             torch.relu, lambda gradient, z, a: aten.threshold_backward(gradient, a, 0, grad_input=gradient)
@@ -40,7 +43,7 @@ def piecewise_linear(slope: float) -> Activation:
 
 NAMED = {
     "relu": piecewise_linear(0.0),
-    "linear": piecewise_linear(1.0),
+    "linear": IDENTITY,
     "leaky_relu": piecewise_linear(0.1),
     "tanh": Activation(torch.tanh, lambda gradient, z, a: aten.tanh_backward(gradient, a)),
     "gelu": Activation(torch.nn.functional.gelu, lambda gradient, z, a: aten.gelu_backward(gradient, z)),
@@ -69,14 +72,14 @@ def activation_function(activation: str | float) -> Activation:
 
 
 def forward(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor, activation: Activation
-) -> tuple[list[Tensor], list[Tensor]]:
+    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor | None, activation: Activation
+) -> tuple[list[Tensor], list[Tensor | None]]:
     """Compute z_l = W_l a_{l−1} + b_l and a_l = σ(z_l), with a_0 = x.
 
     Args:
         weights: L tensors (M, out, in).
         biases: L tensors (M, out), or none.
-        inputs: x, shape (M, d, n).
+        inputs: x, shape (M, d, n); None for the identity matrix.
         activation: σ.
 
     Returns:
@@ -87,7 +90,9 @@ def forward(
     for layer, weight in enumerate(weights):
         if layer:
             activations.append(activation.function(preactivations[-1]))
-        if biases:
+        if activations[-1] is None:
+            preactivations.append(weight)
+        elif biases:
             preactivations.append(torch.baddbmm(biases[layer].unsqueeze(2), weight, activations[-1]))
         else:
             preactivations.append(torch.bmm(weight, activations[-1]))
@@ -118,5 +123,5 @@ def backward(
         gradient = torch.bmm(weights[layer].mT, residuals[0])
         residuals.insert(0, activation.gradient(gradient, preactivations[layer - 1], activations[layer]))
     # (a rᵀ)ᵀ instead of r aᵀ: with the few input dimensions first, the product is a third faster on a CPU.
-    gradients = [torch.bmm(a, r.mT).mT for a, r in zip(activations, residuals, strict=True)]
+    gradients = [r if a is None else torch.bmm(a, r.mT).mT for a, r in zip(activations, residuals, strict=True)]
     return gradients, residuals
