@@ -3,6 +3,7 @@
 import ast
 
 import click
+import papermill
 import torch
 
 from conslaw import ledger, record
@@ -29,14 +30,14 @@ def list_notebooks() -> None:
     """List the notebooks and their parameters."""
     for name in notebook_names():
         click.echo(f"{name}: {title(name)}")
-        for key, value in record.default_parameters(name).items():
-            click.echo(f"    {key} = {value}")
+        for key, parameter in papermill.inspect_notebook(str(record.NOTEBOOKS / f"{name}.ipynb")).items():
+            click.echo(f"    {key} = {parameter['default']}  # {parameter['help']}")
 
 
 @main.command("rebuild")
 @click.argument("names", nargs=-1)
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="KEY VALUE", help="Set a parameter (repeatable).")
-@click.option("--device", help='Device of the computation: "cpu" or "cuda".')
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Device of the computation.")
 @click.option("--jobs", type=click.IntRange(1), help="Notebooks run at once.")
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
 def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
@@ -44,12 +45,10 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
     values = {key: parse(value) for key, value in parameters}
     if device:
         values["device"] = device
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise click.ClickException("device 'cuda' was asked for, but torch finds no CUDA device here")
+    if str(values.get("device")).startswith("cuda") and not torch.cuda.is_available():
+        raise click.ClickException("device 'cuda' was asked for, but torch finds no CUDA device here")
     try:
         outcomes = rebuild(names, values, jobs=jobs, force=force)
-        if not values and all(outcome.status != "failed" for outcome in outcomes):
-            ledger.write_table()
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for outcome in outcomes:
@@ -57,6 +56,11 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
         click.echo(f"{outcome.name}: {outcome.status}{seconds}{': ' * bool(outcome.error)}{outcome.error}")
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
+    if not values and record.figures_folder().resolve() == record.PROJECT / "figures":  # the README is about these
+        try:
+            ledger.write_table()
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
 
 
 @main.command("ledger")

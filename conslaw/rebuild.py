@@ -1,10 +1,14 @@
 """Batch rebuild: run notebooks with papermill, one process each, and write them back clean.
 
-papermill alone only warns about a misspelt parameter, runs in the caller's folder and leaves times and paths behind.
+papermill alone only warns about a misspelt parameter and leaves times and paths behind. It changes the folder of the
+whole process while it runs, which is why each notebook has a papermill process of its own.
 """
 
 import hashlib
+import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,14 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
-import papermill
 from nbformat import NotebookNode
-from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from conslaw import record
 
 __all__ = ["Outcome", "notebook_names", "rebuild", "title"]
+
+PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
+ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ def notebook_names() -> list[str]:
 
 def title(name: str) -> str:
     """Return the first heading of a notebook."""
-    return nbformat.read(record.NOTEBOOKS / f"{name}.ipynb", 4).cells[0].source.splitlines()[0].lstrip("# ")
+    cells = nbformat.read(record.NOTEBOOKS / f"{name}.ipynb", 4).cells
+    lines = [line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
 
 
 def rebuild(
@@ -71,7 +78,7 @@ def rebuild(
         ValueError: If a notebook or a parameter is unknown; the message lists those that are known.
         OSError: If the folder of figures cannot be written.
     """
-    names, parameters = list(names) or notebook_names(), dict(parameters or {})
+    names, parameters = list(dict.fromkeys(names)) or notebook_names(), dict(parameters or {})
     for name in names:
         known = record.default_parameters(name)
         unknown = [key for key in parameters if key not in known]
@@ -81,52 +88,85 @@ def rebuild(
     record.replace_file(record.figures_folder() / ".stamps" / "writable", "")
 
     cores = os.cpu_count() or 1
-    jobs = jobs or min(2, cores, len(names))
-    os.environ["OMP_NUM_THREADS"] = str(max(1, cores // jobs))
-    outcomes = {}
+    jobs = jobs or max(1, min(2, cores, len(names)))
+    threads = max(1, cores // jobs)
+    outcomes, running = {}, []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(names), unit="notebook", disable=None) as bar:
-        futures = {pool.submit(_rebuild_one, name, parameters, force): name for name in names}
+        futures = {pool.submit(_rebuild_one, name, parameters, force, threads, running): name for name in names}
         try:
             for future in as_completed(futures):
                 outcomes[futures[future]] = future.result()
                 bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.send_signal(signal.SIGINT)  # papermill then ends its kernel
             raise
     return [outcomes[name] for name in names]
 
 
-def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool) -> Outcome:
+def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threads: int, running: list) -> Outcome:
     """Run one notebook unless it is up to date."""
-    source = record.NOTEBOOKS / f"{name}.ipynb"
+    source, figures = record.NOTEBOOKS / f"{name}.ipynb", record.figures_folder()
     defaults = record.default_parameters(name)
     is_default = all(record.plain(parameters[key]) == record.plain(defaults[key]) for key in parameters)
-    stamp = record.figures_folder() / ".stamps" / name
+    stamp = figures / ".stamps" / name
     state = _state(source)
-    if is_default and not force and stamp.exists() and stamp.read_text() == state:
-        return Outcome(name, "up to date")
+    if is_default and not force and stamp.exists():
+        stamped, *made = stamp.read_text().splitlines()
+        if stamped == state and all((figures / file).exists() for file in made):
+            return Outcome(name, "up to date")
 
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(Path(folder) / source.name),
-                parameters={} if is_default else parameters,
-                cwd=str(record.NOTEBOOKS),
-                kernel_name="python3",
-                progress_bar=False,
-                extra_arguments=["--log-level=CRITICAL"],  # of the kernel, which else reports every shutdown
-            )
-        except PapermillExecutionError as error:
-            message = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
-            return Outcome(name, "failed", time.perf_counter() - start, message)
-        executed = nbformat.read(Path(folder) / source.name, 4)
-    target = source if is_default else record.NOTEBOOKS / "variants" / source.name
-    record.replace_file(target, nbformat.writes(_clean(executed)) + "\n")
+        output, fresh = Path(folder) / source.name, Path(folder) / "figures"
+        fresh.mkdir()
+        options = {
+            "input_path": str(source),
+            "output_path": str(output),
+            "parameters": {} if is_default else parameters,
+            "cwd": str(record.NOTEBOOKS),
+            "kernel_name": "python3",
+            "progress_bar": False,
+            "coalesce_streams": True,  # else the pieces of printed text depend on timing
+            "extra_arguments": ["--log-level=CRITICAL"],  # of the kernel, which else reports every shutdown
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", PAPERMILL],
+            env={**os.environ, "CONSLAW_FIGURES": str(fresh), "OMP_NUM_THREADS": str(threads)},
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        _, log = process.communicate(json.dumps(options))
+        if process.returncode:
+            return Outcome(name, "failed", time.perf_counter() - start, _error(output, log))
+
+        # All is made. From here on only whole files are replaced, and the stamp comes last.
+        if is_default:
+            stamp.unlink(missing_ok=True)
+        made = sorted(path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file())
+        for file in made:
+            record.replace_file(figures / file, (fresh / file).read_bytes())
+        target = source if is_default else record.NOTEBOOKS / "variants" / source.name
+        record.replace_file(target, nbformat.writes(_clean(nbformat.read(output, 4))) + "\n")
     if is_default:
-        record.replace_file(stamp, state)
+        record.replace_file(stamp, "\n".join([state, *map(str, made)]))
     return Outcome(name, "rebuilt", time.perf_counter() - start)
+
+
+def _error(output: Path, log: str) -> str:
+    """Name the cell that failed, as it is counted in the source, and what it raised; else the end of the log."""
+    cells = nbformat.read(output, 4).cells if output.exists() else []
+    own = [cell for cell in cells if not ADDED.intersection(cell.metadata.get("tags", []))]
+    for number, cell in enumerate(own, 1):
+        for raised in cell.get("outputs", []):
+            if raised.output_type == "error":
+                return f"cell {number}: {raised.ename}: {raised.evalue}"
+    begun = [number for number, cell in enumerate(own, 1) if cell.metadata.get("papermill", {}).get("start_time")]
+    where = f"cell {begun[-1]}: " if begun else ""
+    return where + (log.strip().splitlines() or ["papermill ended without a message"])[-1]
 
 
 def _state(source: Path) -> str:

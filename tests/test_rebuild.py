@@ -1,5 +1,11 @@
 """Batch rebuild and command line, on a project of tiny notebooks."""
 
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
 import nbformat
 import pytest
 from click.testing import CliRunner
@@ -18,20 +24,25 @@ def write_notebook(folder, name, code):
     nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
 
 
+# What a notebook leaves in the folder of figures.
+FIGURE = "import os, pathlib; (pathlib.Path(os.environ['CONSLAW_FIGURES']) / 'figure.png').write_text(str(rate))\n"
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
-    write_notebook(notebooks, "good", "open('out.txt', 'a').write(f'{rate} ')\nprint(rate)")
-    write_notebook(notebooks, "bad", "raise RuntimeError('no luck')")
+    write_notebook(notebooks, "good", FIGURE + "open('out.txt', 'a').write(f'{rate} ')\nprint(rate)")
+    write_notebook(notebooks, "bad", FIGURE.replace("rate", "'half'") + "raise RuntimeError('no luck')")
     monkeypatch.setattr(record, "NOTEBOOKS", notebooks)
     monkeypatch.setenv("CONSLAW_FIGURES", str(tmp_path / "figures"))
     return notebooks
 
 
 def test_rebuild_again_and_with_other_parameters(project):
-    (outcome,) = rebuild(["good"])
-    assert outcome.status == "rebuilt"
+    result = CliRunner().invoke(main, ["rebuild", "good", "good"])
+    assert result.exit_code == 0
+    assert "good: rebuilt" in result.output
     first = (project / "good.ipynb").read_bytes()
     assert b"papermill" not in first
     assert b'"0.1\\n"' in first
@@ -42,15 +53,25 @@ def test_rebuild_again_and_with_other_parameters(project):
     assert (project / "good.ipynb").read_bytes() == first
     assert b'"0.5\\n"' in (project / "variants" / "good.ipynb").read_bytes()
     assert (project / "out.txt").read_text() == "0.1 0.1 0.5 "
+    assert (project.parent / "figures" / "figure.png").read_text() == "0.5"
+    (project.parent / "figures" / "figure.png").unlink()
+    assert rebuild(["good"])[0].status == "rebuilt"
 
 
 def test_a_failure_is_named_and_the_rest_goes_on(project):
+    write_notebook(project, "dead", "import os\nos._exit(1)")
     before = (project / "bad.ipynb").read_bytes()
-    result = CliRunner().invoke(main, ["rebuild", "bad", "good", "-p", "rate", "0.2"])
+    here = Path.cwd()
+    result = CliRunner().invoke(main, ["rebuild", "bad", "good", "dead", "-p", "rate", "0.2"])
     assert result.exit_code == 1
-    assert "bad: failed" in result.output
-    assert "cell 4: RuntimeError: no luck" in result.output or "cell 3: RuntimeError: no luck" in result.output
-    assert "good: rebuilt" in result.output
+    lines = {line.split(": ")[0]: line for line in result.output.splitlines() if ": " in line}
+    assert "failed" in lines["bad"]
+    assert "cell 3: RuntimeError: no luck" in lines["bad"]
+    assert "cell 3: " in lines["dead"]
+    assert "Kernel died" in lines["dead"]
+    assert "good: rebuilt" in lines["good"]
+    assert (project.parent / "figures" / "figure.png").read_text() == "0.2"  # not the half-made one of "bad"
+    assert Path.cwd() == here
     assert (project / "bad.ipynb").read_bytes() == before
 
 
@@ -92,20 +113,33 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert target.read_text() == "old"
 
 
-def test_an_interrupted_rebuild_keeps_what_was_made(project, monkeypatch):
-    rebuild(["good"])
-    before = (project / "good.ipynb").read_bytes()
+def test_an_interrupted_rebuild_ends_soon_and_keeps_what_was_made(project):
+    write_notebook(project, "slow", FIGURE + "open('begun', 'w').close()\nimport time\ntime.sleep(300)")
+    before = (project / "slow.ipynb").read_bytes()
 
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+    def interrupt():
+        while not (project / "begun").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("papermill.execute_notebook", interrupt)
+    threading.Thread(target=interrupt, daemon=True).start()
+    start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        rebuild(["good", "bad"], force=True)
-    assert (project / "good.ipynb").read_bytes() == before
+        rebuild(["slow", "good"], jobs=1)
+    assert time.perf_counter() - start < 60
+    assert (project / "slow.ipynb").read_bytes() == before
+    assert not (project / "out.txt").exists()
+    assert not (project.parent / "figures" / "figure.png").exists()
+
+
+def test_a_relative_figures_folder_is_the_callers(project, monkeypatch):
+    monkeypatch.chdir(project.parent)
+    monkeypatch.setenv("CONSLAW_FIGURES", "elsewhere")
+    assert rebuild(["good"])[0].status == "rebuilt"
+    assert (project.parent / "elsewhere" / "figure.png").read_text() == "0.1"
 
 
 def test_list(project):
     result = CliRunner().invoke(main, ["list"])
     assert "good: About good" in result.output
-    assert "rate = 0.1" in result.output
+    assert "rate = 0.1  # a rate" in result.output
