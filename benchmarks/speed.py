@@ -76,7 +76,7 @@ def compare(case: dict, device: str, steps: int, repeats: int) -> dict:
         one.append(time_one / steps * 1e6)
         many.append(time_many / steps / run.loss[..., 0].numel() * 1e6)
     error = abs(run.drift[4, 0, 0].item() - drift) / run.squared_norms[4, 0, 0].sum().item()
-    if error > 1e-9:
+    if not error <= 1e-9:
         raise click.ClickException(f"the two ways disagree: relative difference {error:.1e}")
     return {
         "networks": len(case["rates"]) * len(SEEDS),

@@ -6,8 +6,9 @@ its step and stops costing time.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -139,11 +140,20 @@ def _chunks(problem: Problem, runs: int) -> tuple[Tensor, ...]:
 
 def _map_in_threads(function: Callable, items: Iterable) -> list:
     """Apply a function in as many threads as torch may use, each of which then computes alone."""
+    with (
+        one_thread() as threads,
+        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        return list(pool.map(function, items))
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Let torch compute in one thread, which suits small products; yields the number of threads that is restored."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, items))
+        yield threads
     finally:
         torch.set_num_threads(threads)
 

@@ -162,10 +162,10 @@ def test_float32_is_close():
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradient_flow_conserves_every_law(bias):
-    problem = draw([42, 137], (20, 12, 9, 5), bias=bias, samples=60)
+    problem = draw([42], (20, 12, 9, 5), bias=bias, samples=30)
     errors = []
     for tolerance in (1e-4, 1e-6):
-        flow = gradient_flow(problem, 3.0, activation="leaky_relu", tolerance=tolerance)
+        flow = gradient_flow(problem, 1.0, activation="leaky_relu", tolerance=tolerance)
         end = [p[0] for p in flow.parameters]
         weights, biases = end[:3], end[3:]
         changes = [
