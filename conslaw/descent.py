@@ -74,7 +74,7 @@ def gradient_descent(
         activation: "relu", "linear", "leaky_relu", "tanh", "gelu", "sigmoid", or the weight of ReLU in a mixture with
             the identity.
         record_every: k: the trajectory holds the times 0, k, 2k, …, and T.
-        observe: More to record, by name: functions from a `Problem` of J networks in training to a new tensor (J, …).
+        observe: More to record, by name: functions from a `Problem` of J networks in training to a tensor (J, …).
         progress: Title of a progress bar, which shows on a terminal only.
 
     Returns:
@@ -192,7 +192,7 @@ def _descend(
             norms.append(squared_norms(gradients))
             if step in recorded:
                 for name, observable in observe.items():
-                    snapshots[name].append(observable(problem))
+                    snapshots[name].append(observable(problem).clone())
             if step < steps:
                 for parameter, gradient, factor in zip(problem.parameters, gradients, factors, strict=True):
                     parameter.addcmul_(gradient, factor)

@@ -79,6 +79,7 @@ def test_what_is_recorded_does_not_change_what_happens():
     assert torch.equal(every.conserved_quantity[:, :, some.times], some.conserved_quantity)
     assert torch.equal(every.imbalance_sum, some.imbalance_sum)
     torch.testing.assert_close(every.imbalance_sum, every.gradient_imbalance[:, :, :-1].sum(2))
+    assert torch.equal(every.observed["first"][0, :, 0], problem.weights[0][:, 0, 0])  # a view of weights in training
     assert torch.equal(every.observed["first"][0, :, -1], every.parameters[0][0, :, 0, 0])
     assert torch.equal(every.loss_before_last_update, every.loss[:, :, -2])
     assert all(torch.equal(p, q) for p, q in zip(problem.parameters, before, strict=True))
