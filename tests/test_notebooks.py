@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 
 import nbformat
 import pandas as pd
@@ -120,7 +119,7 @@ def test_modules_import_only_from_above():
     ]
     order += ["record", "tables", "ledger", "plotting", "rebuild", "__main__"]
     assert sorted([*order, "__init__"]) == sorted(path.stem for path in (PROJECT / "conslaw").glob("*.py"))
-    for module, _ in pairwise(order):
+    for module in order:
         source = (PROJECT / "conslaw" / f"{module}.py").read_text()
         below = order[order.index(module) :]
         assert not [name for name in below if f"from conslaw.{name} import" in source]
