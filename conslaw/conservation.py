@@ -16,9 +16,22 @@ __all__ = [
     "conserved_quantity",
     "gradient_imbalance",
     "matrix_laws",
+    "norms",
     "squared_norms",
     "unit_laws",
 ]
+
+
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Frobenius norms ‖W_l‖ of a batch of layers, in their dtype.
+
+    Args:
+        tensors: L tensors (M, …).
+
+    Returns:
+        L tensors (M,).
+    """
+    return [torch.linalg.vector_norm(t, dim=tuple(range(1, t.dim()))) for t in tensors]
 
 
 def squared_norms(tensors: Sequence[Tensor]) -> Tensor:
@@ -32,8 +45,7 @@ def squared_norms(tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         Shape (M, L), float64.
     """
-    norms = [torch.linalg.vector_norm(t, dim=tuple(range(1, t.dim()))) for t in tensors]
-    return torch.stack(norms, 1).double().square()
+    return torch.stack(norms(tensors), 1).double().square()
 
 
 def gradient_imbalance(squared_norms: Tensor, depth: int | None = None) -> Tensor:

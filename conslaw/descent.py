@@ -1,36 +1,37 @@
 """Full-batch gradient descent of many networks at once.
 
 R learning rates × M networks are trained by batched matrix products. On a CPU they are cut into chunks whose
-activations stay in the cache, one thread per chunk; on a GPU they are one batch. A diverged network is flagged with
-its step and stops costing time.
+activations stay in the caches; on a GPU they are one batch. A diverged network is flagged with its step and stops
+costing time.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from conslaw.conservation import squared_norms
+from conslaw.conservation import norms
 from conslaw.losses import loss_function
-from conslaw.network import IDENTITY, activation_function, backward, forward
+from conslaw.network import IDENTITY, Memory, activation_function, backward, forward
 from conslaw.problems import Problem
 from conslaw.trajectory import Trajectory
 
 __all__ = ["gradient_descent", "loss_and_gradients"]
 
 CACHE_BYTES = 2**21
-"""Hidden activations of one chunk, so that they stay in a core's cache."""
+"""Hidden activations of the networks that one thread works at, so that they stay in its core's cache."""
 BLOCK = 64
 """Steps between two looks at whether a network has diverged; a look is the only synchronisation with a GPU."""
 
 
 def loss_and_gradients(
-    problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu"
+    problem: Problem,
+    loss: str | float = "cross_entropy",
+    activation: str | float = "relu",
+    memory: Memory | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Compute the loss of every network and its gradient.
 
@@ -38,6 +39,8 @@ def loss_and_gradients(
         problem: M networks and their data.
         loss: As in `gradient_descent`.
         activation: As in `gradient_descent`.
+        memory: A dictionary, empty at first, for calls with the same shapes to use the same memory. The next call then
+            overwrites the gradients.
 
     Returns:
         Loss (M,), and ∂L/∂ each of `problem.parameters`, in their order and shapes.
@@ -45,11 +48,11 @@ def loss_and_gradients(
     sigma, inputs = activation_function(activation), problem.inputs
     # In a linear network the order of the products is free: W_L … W_1 first, and the samples once, not in every layer.
     collapsed = sigma is IDENTITY and not problem.biases
-    preactivations, activations = forward(problem.weights, problem.biases, None if collapsed else inputs, sigma)
+    preactivations, activations = forward(problem.weights, problem.biases, None if collapsed else inputs, sigma, memory)
     outputs = torch.bmm(preactivations[-1], inputs) if collapsed else preactivations[-1]
     value, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
     residual = torch.bmm(residual, inputs.mT) if collapsed else residual
-    gradients, residuals = backward(problem.weights, preactivations, activations, residual, sigma)
+    gradients, residuals = backward(problem.weights, preactivations, activations, residual, sigma, memory)
     return value, gradients + [r.sum(2) for r in residuals] if problem.biases else gradients
 
 
@@ -105,15 +108,10 @@ def gradient_descent(
     with tqdm(
         total=(steps + 1) * len(seeds), desc=progress, unit_scale=True, disable=None if progress else True
     ) as bar:
-
-        def train(runs: Tensor) -> tuple[list[Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        results = []
+        for runs in _chunks(problem, len(seeds)):
             chunk = problem.select(seeds[runs])
-            return _descend(chunk, rates.flatten()[runs], times, loss, activation, observe, bar.update)
-
-        if problem.inputs.device.type == "cpu":
-            results = _map_in_threads(train, _chunks(problem, len(seeds)))
-        else:
-            results = [train(torch.arange(len(seeds)))]
+            results.append(_descend(chunk, rates.flatten()[runs], times, loss, activation, observe, bar.update))
 
     def join(parts: Iterable[Tensor]) -> Tensor:
         return torch.cat(list(parts)).unflatten(0, rates.shape)
@@ -130,32 +128,14 @@ def gradient_descent(
 
 
 def _chunks(problem: Problem, runs: int) -> tuple[Tensor, ...]:
-    """Cut the runs into equal chunks that fit the cache, the same number for each thread."""
-    hidden = sum(weight.shape[1] for weight in problem.weights[:-1]) or 1
+    """Cut the runs into chunks that fit the caches of a CPU, with the same work for each thread; a GPU takes all."""
+    if problem.inputs.device.type != "cpu":
+        return (torch.arange(runs),)
+    hidden = sum(weight.shape[1] for weight in problem.weights[:-1])
     bytes_of_one = hidden * problem.inputs.shape[2] * problem.inputs.element_size()
-    threads = torch.get_num_threads()
-    rounds = math.ceil(runs * bytes_of_one / (threads * CACHE_BYTES))
-    return torch.arange(runs).tensor_split(min(runs, threads * rounds))
-
-
-def _map_in_threads(function: Callable, items: Iterable) -> list:
-    """Apply a function in as many threads as torch may use, each of which then computes alone."""
-    with (
-        one_thread() as threads,
-        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        return list(pool.map(function, items))
-
-
-@contextmanager
-def one_thread() -> Iterator[int]:
-    """Let torch compute in one thread, which suits small products; yields the number of threads that is restored."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
+    rounds = max(1, math.ceil(runs * bytes_of_one / (CACHE_BYTES * torch.get_num_threads())))
+    for_each_thread = math.ceil(runs / (rounds * torch.get_num_threads()))
+    return torch.arange(runs).split(for_each_thread * torch.get_num_threads())
 
 
 def _descend(
@@ -174,23 +154,24 @@ def _descend(
         …).
     """
     runs, steps, recorded = len(rates), int(times[-1]), set(times.tolist())
-    observe = {**observe, "squared_norms": lambda networks: squared_norms(networks.parameters)}
     losses = _missing(steps + 1, runs)
-    gradient_norms = _missing(steps + 1, runs, len(problem.parameters))
+    squared_gradient_norms = _missing(steps + 1, runs, len(problem.parameters))
+    squared_norms = _missing(len(times), runs, len(problem.parameters))
     observed: dict[str, Tensor] = {}
     alive = torch.arange(runs)
-    taken = 0
+    taken, memory = 0, {}
 
     for start in range(0, steps + 1, BLOCK):
         stop = min(start + BLOCK, steps + 1)
         negative_rates = -rates[alive].to(problem.inputs)
         factors = [negative_rates.view(-1, *[1] * (p.dim() - 1)) for p in problem.parameters]
-        values, norms, snapshots = [], [], {name: [] for name in observe}
+        values, gradient_norms, weight_norms, snapshots = [], [], [], {name: [] for name in observe}
         for step in range(start, stop):
-            value, gradients = loss_and_gradients(problem, loss, activation)
+            value, gradients = loss_and_gradients(problem, loss, activation, memory)
             values.append(value)
-            norms.append(squared_norms(gradients))
+            gradient_norms.append(norms(gradients))
             if step in recorded:
+                weight_norms.append(norms(problem.parameters))
                 for name, observable in observe.items():
                     snapshots[name].append(observable(problem).clone())
             if step < steps:
@@ -198,38 +179,47 @@ def _descend(
                     parameter.addcmul_(gradient, factor)
 
         losses[start:stop, alive] = torch.stack(values).to(losses)
-        gradient_norms[start:stop, alive] = torch.stack(norms).to(losses)
-        count = len(snapshots["squared_norms"])
-        for name, tensors in snapshots.items() if count else ():
-            history = observed.setdefault(name, _missing(len(times), runs, *tensors[0].shape[1:]))
-            history[taken : taken + count, alive] = torch.stack(tensors).to(losses)
-        taken += count
+        squared_gradient_norms[start:stop, alive] = _squares(gradient_norms)
+        if weight_norms:
+            following = slice(taken, taken + len(weight_norms))
+            squared_norms[following, alive] = _squares(weight_norms)
+            for name, tensors in snapshots.items():
+                history = observed.setdefault(name, _missing(len(times), runs, *tensors[0].shape[1:]))
+                history[following, alive] = torch.stack(tensors).to(losses)
+            taken = following.stop
         advance((stop - start) * runs)
 
         finite = losses[start:stop, alive].isfinite().all(0)
         if not finite.all():
             alive, problem = alive[finite], problem.select(finite.nonzero().flatten())
+            memory.clear()
         if len(alive) == 0:
             advance((steps + 1 - stop) * runs)
             break
 
     broken = ~losses.isfinite()
     dead = broken.cumsum(0) > 0
-    losses[dead] = gradient_norms[dead] = math.nan
-    for history in observed.values():
+    losses[dead] = squared_gradient_norms[dead] = math.nan
+    for history in (squared_norms, *observed.values()):
         history[dead[times]] = math.nan
     final = [_missing(runs, *parameter.shape[1:], dtype=parameter.dtype) for parameter in problem.parameters]
     for end, parameter in zip(final, problem.parameters, strict=True):
         end[alive] = parameter.cpu()
     records = {
         "loss": losses[times].mT,
-        "squared_norms": observed.pop("squared_norms").movedim(0, 1),
-        "squared_gradient_norms": gradient_norms[times].movedim(0, 1),
-        "squared_gradient_sums": gradient_norms[:-1].sum(0),
+        "squared_norms": squared_norms.movedim(0, 1),
+        "squared_gradient_norms": squared_gradient_norms[times].movedim(0, 1),
+        "squared_gradient_sums": squared_gradient_norms[:-1].sum(0),
         "loss_before_last_update": losses[-2],
         "diverged_at": torch.where(broken.any(0), broken.int().argmax(0), -1),
     }
     return final, records, {name: history.movedim(0, 1) for name, history in observed.items()}
+
+
+def _squares(norms: list[list[Tensor]]) -> Tensor:
+    """Square the norms (J,) of P parameters at several times, in float64 and all at once; shape (times, J, P)."""
+    stacked = torch.stack([torch.stack(at_one_time, 1) for at_one_time in norms])
+    return stacked.double().square().cpu()
 
 
 def _missing(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -6,7 +6,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from conslaw.conservation import squared_norms
-from conslaw.descent import loss_and_gradients, one_thread
+from conslaw.descent import loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.trajectory import Trajectory
 
@@ -57,8 +57,7 @@ def gradient_flow(
 
     start = torch.cat([p.flatten() for p in problem.parameters]).double().cpu().numpy()
     recorded = np.linspace(0, duration, times)
-    with one_thread():
-        solution = solve_ivp(velocity, (0, duration), start, "DOP853", recorded, rtol=tolerance, atol=tolerance / 100)
+    solution = solve_ivp(velocity, (0, duration), start, "DOP853", recorded, rtol=tolerance, atol=tolerance / 100)
     if not solution.success:
         raise RuntimeError(f"gradient flow could not be integrated to {duration}: {solution.message}")
 

@@ -44,7 +44,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor, samples: int) -> tuple[Tenso
     """
     log_probabilities = torch.log_softmax(outputs, 1)
     loss = (targets * log_probabilities).sum((1, 2)) / -samples
-    return loss, (log_probabilities.exp() - targets) / samples
+    return loss, log_probabilities.exp().sub_(targets).div_(samples)
 
 
 def loss_function(loss: str | float) -> Loss:

@@ -8,23 +8,28 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import gelu, leaky_relu, relu
 
-__all__ = ["IDENTITY", "Activation", "activation_function", "backward", "forward"]
+__all__ = ["IDENTITY", "Activation", "Memory", "activation_function", "backward", "forward"]
+
+
+Memory = dict[tuple[str, int], Tensor]
+"""Tensors that are computed anew at every step in the same place: fresh memory costs a third of a step."""
 
 
 class Activation(NamedTuple):
     """An activation σ and its derivative."""
 
-    function: Callable[[Tensor], Tensor]
-    """σ(z), elementwise."""
+    function: Callable[[Tensor, bool], Tensor]
+    """σ(z), elementwise; may overwrite z if the second argument says so."""
     gradient: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """∂L/∂z from ∂L/∂σ(z), z and σ(z); may overwrite the first."""
+    """∂L/∂z from ∂L/∂σ(z), which it may overwrite, z or what has overwritten it, and σ(z)."""
 
 
 aten = torch.ops.aten
 
 
-IDENTITY = Activation(lambda z: z, lambda gradient, z, a: gradient)
+IDENTITY = Activation(lambda z, inplace: z, lambda gradient, z, a: gradient)
 
 
 def piecewise_linear(slope: float) -> Activation:
@@ -32,12 +37,10 @@ def piecewise_linear(slope: float) -> Activation:
     if slope == 1:
         return IDENTITY
     if slope == 0:
-        return Activation(
-            torch.relu, lambda gradient, z, a: aten.threshold_backward(gradient, a, 0, grad_input=gradient)
-        )
+        return Activation(relu, lambda gradient, z, a: aten.threshold_backward(gradient, a, 0, grad_input=gradient))
     return Activation(
-        lambda z: torch.nn.functional.leaky_relu(z, slope),
-        lambda gradient, z, a: aten.leaky_relu_backward(gradient, z, slope, False),
+        lambda z, inplace: leaky_relu(z, slope, inplace),
+        lambda gradient, z, a: aten.leaky_relu_backward(gradient, a, slope, True, grad_input=gradient),
     )
 
 
@@ -45,9 +48,14 @@ NAMED = {
     "relu": piecewise_linear(0.0),
     "linear": IDENTITY,
     "leaky_relu": piecewise_linear(0.1),
-    "tanh": Activation(torch.tanh, lambda gradient, z, a: aten.tanh_backward(gradient, a)),
-    "gelu": Activation(torch.nn.functional.gelu, lambda gradient, z, a: aten.gelu_backward(gradient, z)),
-    "sigmoid": Activation(torch.sigmoid, lambda gradient, z, a: aten.sigmoid_backward(gradient, a)),
+    "tanh": Activation(
+        lambda z, inplace: z.tanh_() if inplace else z.tanh(), lambda gradient, z, a: aten.tanh_backward(gradient, a)
+    ),
+    "gelu": Activation(lambda z, inplace: gelu(z), lambda gradient, z, a: aten.gelu_backward(gradient, z)),
+    "sigmoid": Activation(
+        lambda z, inplace: z.sigmoid_() if inplace else z.sigmoid(),
+        lambda gradient, z, a: aten.sigmoid_backward(gradient, a),
+    ),
 }
 
 
@@ -72,7 +80,11 @@ def activation_function(activation: str | float) -> Activation:
 
 
 def forward(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], inputs: Tensor | None, activation: Activation
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    inputs: Tensor | None,
+    activation: Activation,
+    memory: Memory | None = None,
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Compute z_l = W_l a_{l−1} + b_l and a_l = σ(z_l), with a_0 = x.
 
@@ -81,21 +93,26 @@ def forward(
         biases: L tensors (M, out), or none.
         inputs: x, shape (M, d, n); None for the identity matrix.
         activation: σ.
+        memory: Tensors to overwrite, from an earlier call with the same shapes; then z_l may be overwritten by a_l,
+            and autograd is of no use. An empty dictionary is filled.
 
     Returns:
         The preactivations [z_1, …, z_L] and the layers' inputs [a_0, …, a_{L−1}]; the network's output is z_L, shape
         (M, K, n).
     """
+    inplace, memory = memory is not None, {} if memory is None else memory
     preactivations, activations = [], [inputs]
     for layer, weight in enumerate(weights):
         if layer:
-            activations.append(activation.function(preactivations[-1]))
-        if activations[-1] is None:
-            preactivations.append(weight)
+            activations.append(activation.function(preactivations[-1], inplace))
+        key, before = ("preactivation", layer), activations[-1]
+        if before is None:
+            memory[key] = weight
         elif biases:
-            preactivations.append(torch.baddbmm(biases[layer].unsqueeze(2), weight, activations[-1]))
+            memory[key] = torch.baddbmm(biases[layer].unsqueeze(2), weight, before, out=memory.get(key))
         else:
-            preactivations.append(torch.bmm(weight, activations[-1]))
+            memory[key] = torch.bmm(weight, before, out=memory.get(key))
+        preactivations.append(memory[key])
     return preactivations, activations
 
 
@@ -105,6 +122,7 @@ def backward(
     activations: Sequence[Tensor],
     residual: Tensor,
     activation: Activation,
+    memory: Memory | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Propagate the residual back, r_l = σ'(z_l) ∘ W_{l+1}ᵀ r_{l+1}, to ∂L/∂W_l = r_l a_{l−1}ᵀ and ∂L/∂b_l = r_l 1.
 
@@ -114,14 +132,28 @@ def backward(
         activations: [a_0, …, a_{L−1}] of `forward`.
         residual: ∂L/∂f, shape (M, K, n).
         activation: σ.
+        memory: As in `forward`.
 
     Returns:
         The weights' gradients, L tensors (M, out, in), and the residuals [r_1, …, r_L]; a bias' gradient is r_l.sum(2).
     """
+    memory = {} if memory is None else memory
+
+    def product(name: str, layer: int, left: Tensor, right: Tensor) -> Tensor:
+        memory[name, layer] = torch.bmm(left, right, out=memory.get((name, layer)))
+        return memory[name, layer]
+
     residuals = [residual]
     for layer in range(len(weights) - 1, 0, -1):
-        gradient = torch.bmm(weights[layer].mT, residuals[0])
+        gradient = product("residual", layer, weights[layer].mT, residuals[0])
         residuals.insert(0, activation.gradient(gradient, preactivations[layer - 1], activations[layer]))
-    # (a rᵀ)ᵀ instead of r aᵀ: with the few input dimensions first, the product is a third faster on a CPU.
-    gradients = [r if a is None else torch.bmm(a, r.mT).mT for a, r in zip(activations, residuals, strict=True)]
+    gradients = []
+    for layer, (before, residual) in enumerate(zip(activations, residuals, strict=True)):
+        if before is None:
+            gradients.append(residual)
+        # r aᵀ or (a rᵀ)ᵀ: on a CPU the product with fewer rows is faster, by up to two thirds.
+        elif before.shape[1] < residual.shape[1]:
+            gradients.append(product("gradient", layer, before, residual.mT).mT)
+        else:
+            gradients.append(product("gradient", layer, residual, before.mT))
     return gradients, residuals

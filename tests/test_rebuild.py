@@ -113,8 +113,10 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert target.read_text() == "old"
 
 
-def test_an_interrupted_rebuild_ends_soon_and_keeps_what_was_made(project):
-    write_notebook(project, "slow", FIGURE + "open('begun', 'w').close()\nimport time\ntime.sleep(300)")
+def test_an_interrupted_rebuild_ends_at_once_and_keeps_what_was_made(project):
+    write_notebook(
+        project, "slow", FIGURE + "open('begun', 'w').close()\nimport time\ntime.sleep(300)\nopen('ended', 'w').close()"
+    )
     before = (project / "slow.ipynb").read_bytes()
 
     def interrupt():
@@ -123,10 +125,9 @@ def test_an_interrupted_rebuild_ends_soon_and_keeps_what_was_made(project):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         rebuild(["slow", "good"], jobs=1)
-    assert time.perf_counter() - start < 60
+    assert not (project / "ended").exists()
     assert (project / "slow.ipynb").read_bytes() == before
     assert not (project / "out.txt").exists()
     assert not (project.parent / "figures" / "figure.png").exists()
