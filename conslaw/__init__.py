@@ -3,7 +3,8 @@
 from conslaw.conservation import conserved_quantity, gradient_imbalance, matrix_laws, squared_norms, unit_laws
 from conslaw.descent import gradient_descent, loss_and_gradients
 from conslaw.flow import gradient_flow
-from conslaw.hessian import Sharpness, sharpness
+from conslaw.hessian import DenseHessian, dense_hessian, hessian_vector_product
+from conslaw.lanczos import Eigenpairs, Sharpness, lanczos, sharpness
 from conslaw.ledger import verdicts
 from conslaw.plotting import use_style, with_spread
 from conslaw.problems import Problem, draw

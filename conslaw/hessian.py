@@ -1,28 +1,124 @@
-"""Sharpness: the largest eigenvalue of the Hessian of the loss, by a batched Lanczos iteration."""
+"""The Hessian of the loss: dense and exact for small networks, and its products with vectors for large ones.
+
+With z_l the preactivations and r_l = ∂L/∂z_l, the Hessian is a sum over samples of
+
+- the Gauss-Newton matrix Jᵀ S J, with J = ∂f/∂θ and S the curvature of the loss in the outputs f;
+- the residual part Σ_k r_k ∇²f_k: a product rule, since W_l' multiplies what an earlier W_l has moved, and, for smooth
+  activations, σ''(z_h).
+
+Every term is an outer product of layer inputs, so each block of two layers is one matrix product over the samples.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from conslaw.losses import loss_function
-from conslaw.network import activation_function, forward
+from conslaw.losses import loss_function, output_curvature
+from conslaw.network import activation_function, backward, forward
 from conslaw.problems import Problem
 
-__all__ = ["Sharpness", "hessian_vector_product", "sharpness"]
+__all__ = ["DenseHessian", "dense_hessian", "hessian_vector_product"]
 
 
-@dataclass(frozen=True)
-class Sharpness:
-    """Largest Hessian eigenvalue of each of M networks."""
+class DenseHessian(NamedTuple):
+    """Hessian of each of M networks in all its P parameters, in the order of `Problem.parameters`, each by rows."""
 
-    value: Tensor
-    """λ_max, shape (M,)."""
-    residual: Tensor
-    """‖H v − λ_max v‖ of the unit Ritz vector v, shape (M,): some eigenvalue lies this close to λ_max."""
-    converged: Tensor
-    """Whether the residual is below the tolerance times |λ_max|, shape (M,)."""
+    gauss_newton: Tensor
+    """Jᵀ S J, positive semidefinite, shape (M, P, P)."""
+    residual_part: Tensor
+    """Σ r ∇²f, shape (M, P, P)."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """H = Gauss-Newton + residual part, shape (M, P, P)."""
+        return self.gauss_newton + self.residual_part
+
+
+def dense_hessian(
+    problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu"
+) -> DenseHessian:
+    """Compute the Hessian of every network's loss in closed form.
+
+    Args:
+        problem: M networks of any depth and their data. The two matrices take 16 M P² bytes in float64.
+        loss: As in `gradient_descent`.
+        activation: As in `gradient_descent`.
+
+    Returns:
+        The Gauss-Newton matrix and the residual part.
+
+    >>> from conslaw.problems import draw
+    >>> hessian = dense_hessian(draw([42]))
+    >>> round(torch.linalg.eigvalsh(hessian.matrix)[0, -1].item(), 5)
+    5.77639
+    """
+    sigma, depth = activation_function(activation), len(problem.weights)
+    preactivations, activations = forward(problem.weights, problem.biases, problem.inputs, sigma)
+    _, residual = loss_function(loss)(preactivations[-1], problem.targets, problem.samples)
+    _, residuals = backward(problem.weights, preactivations, activations, residual, sigma)
+    hidden = list(zip(preactivations[:-1], activations[1:], strict=True))
+    slopes = [sigma.gradient(torch.ones_like(z), z, a).mT for z, a in hidden]  # σ'(z_l), (M, n, m_l)
+    bends = [sigma.curvature(z, a) for z, a in hidden] if sigma.curvature else []
+    one = problem.inputs.new_ones(len(residual), residual.shape[2], 1)
+    inputs = [torch.cat([a.mT, one], 2) if problem.biases else a.mT for a in activations]  # (M, n, m_{l−1} [+ 1])
+
+    # reach[l, h] = ∂z_h/∂z_l, shape (M, n, m_h, m_l)
+    reach: dict[tuple[int, int], Tensor] = {}
+    for layer in range(depth):
+        width = problem.weights[layer].shape[1]
+        reach[layer, layer] = torch.eye(width).to(residual).expand(*one.shape[:2], width, width)
+        for above in range(layer + 1, depth):
+            moved = slopes[above - 1].unsqueeze(3) * reach[layer, above - 1]
+            reach[layer, above] = torch.einsum("mqp,mipj->miqj", problem.weights[above], moved)
+
+    def block(first: int, second: int, coupling: Tensor) -> Tensor:
+        """Sum coupling[i, j, q] input[i, a] input'[i, b] over samples i to a block with rows ja and columns qb."""
+        both = inputs[first].unsqueeze(3) * inputs[second].unsqueeze(2)
+        product = torch.bmm(coupling.flatten(2).mT, both.flatten(2))
+        product = product.unflatten(2, both.shape[2:]).unflatten(1, coupling.shape[2:])  # (M, j, q, a, b)
+        return product.transpose(2, 3).flatten(3).flatten(1, 2)
+
+    curvature = output_curvature(loss, preactivations[-1], problem.samples)
+    gauss_newton = [[None] * depth for _ in range(depth)]
+    residual_part = [[None] * depth for _ in range(depth)]
+    for first in range(depth):
+        for second in range(first, depth):
+            curved = curvature @ reach[second, depth - 1]
+            gauss_newton[first][second] = block(first, second, reach[first, depth - 1].mT @ curved)
+            rest = torch.zeros_like(gauss_newton[first][second])
+            if first < second:
+                # W_second multiplies a_{second−1}, which W_first has moved; a bias multiplies the constant 1.
+                moved = slopes[second - 1].unsqueeze(3) * reach[first, second - 1]  # (M, n, b, j)
+                left = inputs[first].unsqueeze(3) * residuals[second].mT.unsqueeze(2)  # (M, n, a, q)
+                product = torch.bmm(left.flatten(2).mT, moved.flatten(2))
+                product = product.unflatten(2, moved.shape[2:]).unflatten(1, left.shape[2:])  # (M, a, q, b, j)
+                pad = inputs[second].shape[2] - moved.shape[2]
+                product = torch.nn.functional.pad(product.permute(0, 4, 1, 2, 3), (0, pad))
+                rest += product.flatten(3).flatten(1, 2)
+            for layer in range(second, depth - 1) if bends else ():
+                bend = bends[layer] * torch.bmm(problem.weights[layer + 1].mT, residuals[layer + 1])
+                curved = bend.mT.unsqueeze(3) * reach[second, layer]
+                rest += block(first, second, reach[first, layer].mT @ curved)
+            residual_part[first][second] = rest
+            if first < second:
+                for blocks in (gauss_newton, residual_part):
+                    blocks[second][first] = blocks[first][second].mT
+
+    # By layers, [W_l b_l] row by row, the parameters come in another order than in `Problem.parameters`.
+    places, offset = [], 0
+    for weight, inner in zip(problem.weights, inputs, strict=True):
+        grid = torch.arange(weight.shape[1] * inner.shape[2]).view(weight.shape[1], -1) + offset
+        places.append((grid[:, : weight.shape[2]].flatten(), grid[:, weight.shape[2] :].flatten()))
+        offset += grid.numel()
+    order = torch.cat([part for parts in zip(*places, strict=True) for part in parts]).to(residual.device)
+
+    def assemble(blocks: list[list[Tensor]]) -> Tensor:
+        matrix = torch.cat([torch.cat(row, 2) for row in blocks], 1)
+        return matrix[:, order][:, :, order] if problem.biases else matrix
+
+    return DenseHessian(assemble(gauss_newton), assemble(residual_part))
 
 
 def hessian_vector_product(problem: Problem, loss: str | float, activation: str | float) -> Callable[[Tensor], Tensor]:
@@ -50,56 +146,3 @@ def hessian_vector_product(problem: Problem, loss: str | float, activation: str 
         return torch.cat([p.flatten(1) for p in products], 1)
 
     return product
-
-
-def sharpness(
-    problem: Problem,
-    loss: str | float = "cross_entropy",
-    activation: str | float = "relu",
-    *,
-    tolerance: float = 1e-8,
-    iterations: int = 100,
-) -> Sharpness:
-    """Compute the largest eigenvalue of the Hessian by Lanczos with full reorthogonalisation.
-
-    The start vector is random from a fixed seed, so the result is the same every time.
-
-    Args:
-        problem: M networks and their data; float64 is advised.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
-        tolerance: Relative residual at which to stop.
-        iterations: Largest number of Hessian-vector products.
-
-    Returns:
-        The sharpness with its residual.
-
-    Reference:
-        Golub & Van Loan, Matrix Computations, §10.1; 2/η is the sharpness at the edge of stability (Cohen et al. 2021).
-    """
-    product = hessian_vector_product(problem, loss, activation)
-    networks, size = len(problem.inputs), sum(p[0].numel() for p in problem.parameters)
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(size, generator=generator).to(problem.inputs).expand(networks, size)
-    basis = [start / start.norm(dim=1, keepdim=True)]
-    diagonal, off_diagonal = [], []
-    for step in range(1, min(iterations, size) + 1):
-        vector = product(basis[-1])
-        diagonal.append((vector * basis[-1]).sum(1))
-        span = torch.stack(basis, 1)
-        for _ in range(2):  # once leaves a remainder of the order of the rounding error times the condition number
-            vector = vector - torch.bmm(torch.bmm(span, vector.unsqueeze(2)).mT, span).squeeze(1)
-        norm = vector.norm(dim=1)
-        if step % 5 == 0 or step == min(iterations, size):
-            tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
-            if off_diagonal:
-                beside = torch.stack(off_diagonal, 1)
-                tridiagonal = tridiagonal + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
-            values, vectors = torch.linalg.eigh(tridiagonal)
-            value, residual = values[:, -1], norm * vectors[:, -1, -1].abs()
-            converged = residual <= tolerance * value.abs()
-            if converged.all():
-                break
-        off_diagonal.append(norm)
-        basis.append(vector / norm.clamp_min(torch.finfo(norm.dtype).tiny).unsqueeze(1))
-    return Sharpness(value, residual, converged)

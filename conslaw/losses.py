@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Loss", "cross_entropy", "loss_function", "squared_error"]
+__all__ = ["Loss", "cross_entropy", "cross_entropy_weight", "loss_function", "output_curvature", "squared_error"]
 
 Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
@@ -47,27 +47,60 @@ def cross_entropy(outputs: Tensor, targets: Tensor, samples: int) -> tuple[Tenso
     return loss, log_probabilities.exp().sub_(targets).div_(samples)
 
 
-def loss_function(loss: str | float) -> Loss:
+def cross_entropy_weight(loss: str | float) -> float:
     """Look up a loss.
 
     Args:
-        loss: "mse", "cross_entropy", or the weight of cross-entropy in their mixture, from 0 to 1.
+        loss: "mse", "cross_entropy", or the weight w of cross-entropy in their mixture, from 0 to 1.
 
     Returns:
-        Function of (outputs, targets, samples) that returns the loss (M,) and the residual ∂L/∂f (M, K, n).
+        w.
 
     Raises:
         ValueError: If `loss` is none of these.
     """
-    named = {"mse": squared_error, "cross_entropy": cross_entropy}
-    if loss in named:
+    named = {"mse": 0.0, "cross_entropy": 1.0}
+    if isinstance(loss, str) and loss in named:
         return named[loss]
     if isinstance(loss, str) or not 0 <= loss <= 1:
         raise ValueError(f"loss must be one of {', '.join(named)} or a weight from 0 to 1, got {loss!r}")
+    return float(loss)
+
+
+def loss_function(loss: str | float) -> Loss:
+    """Return a loss and its residual as a function.
+
+    Args:
+        loss: As in `cross_entropy_weight`.
+
+    Returns:
+        Function of (outputs, targets, samples) that returns the loss (M,) and the residual ∂L/∂f (M, K, n).
+    """
+    weight = cross_entropy_weight(loss)
+    if weight in (0, 1):
+        return cross_entropy if weight else squared_error
 
     def mixture(outputs: Tensor, targets: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         error, error_residual = squared_error(outputs, targets, samples)
         entropy, entropy_residual = cross_entropy(outputs, targets, samples)
-        return torch.lerp(error, entropy, loss), torch.lerp(error_residual, entropy_residual, loss)
+        return torch.lerp(error, entropy, weight), torch.lerp(error_residual, entropy_residual, weight)
 
     return mixture
+
+
+def output_curvature(loss: str | float, outputs: Tensor, samples: int) -> Tensor:
+    """Second derivative of the loss in the outputs of each sample: 2/(n K) I, or (diag p − p pᵀ) / n, or their mixture.
+
+    Args:
+        loss: As in `cross_entropy_weight`.
+        outputs: f, shape (M, K, columns).
+        samples: Number n of samples.
+
+    Returns:
+        S, shape (M, columns, K, K).
+    """
+    weight, classes = cross_entropy_weight(loss), outputs.shape[1]
+    identity = torch.eye(classes).to(outputs)
+    probabilities = torch.softmax(outputs, 1).mT.unsqueeze(3)
+    entropy = (probabilities * identity - probabilities * probabilities.mT) / samples
+    return torch.lerp(identity * (2 / (samples * classes)), entropy, weight)

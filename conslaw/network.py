@@ -3,6 +3,7 @@
 Samples are stored last: inputs are (M, d, n), weights (M, out, in), so that a layer is one batched product W @ X.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ class Activation(NamedTuple):
     """σ(z), elementwise; may overwrite z if the second argument says so."""
     gradient: Callable[[Tensor, Tensor, Tensor], Tensor]
     """∂L/∂z from ∂L/∂σ(z), which it may overwrite, z or what has overwritten it, and σ(z)."""
+    curvature: Callable[[Tensor, Tensor], Tensor] | None = None
+    """σ''(z) from z and σ(z); None where it is zero almost everywhere."""
 
 
 aten = torch.ops.aten
@@ -49,12 +52,19 @@ NAMED = {
     "linear": IDENTITY,
     "leaky_relu": piecewise_linear(0.1),
     "tanh": Activation(
-        lambda z, inplace: z.tanh_() if inplace else z.tanh(), lambda gradient, z, a: aten.tanh_backward(gradient, a)
+        lambda z, inplace: z.tanh_() if inplace else z.tanh(),
+        lambda gradient, z, a: aten.tanh_backward(gradient, a),
+        lambda z, a: -2 * a * (1 - a * a),
     ),
-    "gelu": Activation(lambda z, inplace: gelu(z), lambda gradient, z, a: aten.gelu_backward(gradient, z)),
+    "gelu": Activation(
+        lambda z, inplace: gelu(z),
+        lambda gradient, z, a: aten.gelu_backward(gradient, z),
+        lambda z, a: (2 - z * z) * torch.exp(-z * z / 2) / math.sqrt(2 * math.pi),
+    ),
     "sigmoid": Activation(
         lambda z, inplace: z.sigmoid_() if inplace else z.sigmoid(),
         lambda gradient, z, a: aten.sigmoid_backward(gradient, a),
+        lambda z, a: a * (1 - a) * (1 - 2 * a),
     ),
 }
 
