@@ -6,6 +6,7 @@ from conslaw.flow import gradient_flow
 from conslaw.hessian import DenseHessian, dense_hessian, hessian_vector_product
 from conslaw.lanczos import Eigenpairs, Sharpness, lanczos, sharpness
 from conslaw.ledger import verdicts
+from conslaw.modes import DataModes, data_modes, linear_modes
 from conslaw.plotting import use_style, with_spread
 from conslaw.problems import Problem, draw
 from conslaw.record import Record
@@ -17,27 +18,53 @@ from conslaw.scaling import (
     mean_of_survivors,
     seed_exponents,
 )
+from conslaw.spectral import (
+    crossover_sum,
+    layer_signs,
+    pair_coefficients,
+    pair_sum,
+    projection_coefficients,
+    published_crossover_sum,
+)
+from conslaw.switching import SwitchObserver, first_preactivations, frozen_gate_sum
 from conslaw.tables import beside_published, run_table
 from conslaw.trajectory import Trajectory
 
 __all__ = [
+    "DataModes",
+    "DenseHessian",
+    "Eigenpairs",
     "PowerLaw",
     "Problem",
     "Record",
     "Sharpness",
+    "SwitchObserver",
     "Trajectory",
     "beside_published",
     "bootstrap_exponent",
     "conserved_quantity",
+    "crossover_sum",
+    "data_modes",
+    "dense_hessian",
     "draw",
+    "first_preactivations",
     "fit_power_law",
+    "frozen_gate_sum",
     "gradient_descent",
     "gradient_flow",
     "gradient_imbalance",
+    "hessian_vector_product",
+    "lanczos",
+    "layer_signs",
+    "linear_modes",
     "local_slopes",
     "loss_and_gradients",
     "matrix_laws",
     "mean_of_survivors",
+    "pair_coefficients",
+    "pair_sum",
+    "projection_coefficients",
+    "published_crossover_sum",
     "run_table",
     "seed_exponents",
     "sharpness",

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from conslaw.conservation import norms
 from conslaw.losses import loss_function
-from conslaw.network import IDENTITY, Memory, activation_function, backward, forward
+from conslaw.network import IDENTITY, Activation, Memory, activation_function, backward, forward
 from conslaw.problems import Problem
 from conslaw.trajectory import Trajectory
 
@@ -30,7 +30,7 @@ BLOCK = 64
 def loss_and_gradients(
     problem: Problem,
     loss: str | float = "cross_entropy",
-    activation: str | float = "relu",
+    activation: str | float | Activation = "relu",
     memory: Memory | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Compute the loss of every network and its gradient.
@@ -38,7 +38,7 @@ def loss_and_gradients(
     Args:
         problem: M networks and their data.
         loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
+        activation: As in `gradient_descent`, or an `Activation`.
         memory: A dictionary, empty at first, for calls with the same shapes to use the same memory. The next call then
             overwrites the gradients.
 

@@ -10,6 +10,7 @@ Every term is an outer product of layer inputs, so each block of two layers is o
 """
 
 from collections.abc import Callable
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import torch
@@ -73,52 +74,52 @@ def dense_hessian(
             moved = slopes[above - 1].unsqueeze(3) * reach[layer, above - 1]
             reach[layer, above] = torch.einsum("mqp,mipj->miqj", problem.weights[above], moved)
 
-    def block(first: int, second: int, coupling: Tensor) -> Tensor:
-        """Sum coupling[i, j, q] input[i, a] input'[i, b] over samples i to a block with rows ja and columns qb."""
-        both = inputs[first].unsqueeze(3) * inputs[second].unsqueeze(2)
-        product = torch.bmm(coupling.flatten(2).mT, both.flatten(2))
-        product = product.unflatten(2, both.shape[2:]).unflatten(1, coupling.shape[2:])  # (M, j, q, a, b)
-        return product.transpose(2, 3).flatten(3).flatten(1, 2)
+    starts = [0]
+    for weight, inner in zip(problem.weights, inputs, strict=True):
+        starts.append(starts[-1] + weight.shape[1] * inner.shape[2])
+    gauss_newton = residual.new_zeros(len(residual), starts[-1], starts[-1])
+    residual_part = torch.zeros_like(gauss_newton)
+
+    def block(matrix: Tensor, first: int, second: int) -> Tensor:
+        """View the entries of two layers as (M, j, a, q, b), for the weights from a to j and from b to q."""
+        rows, columns = (slice(starts[layer], starts[layer + 1]) for layer in (first, second))
+        view = matrix[:, rows, columns].unflatten(2, (-1, inputs[second].shape[2]))
+        return view.unflatten(1, (-1, inputs[first].shape[2]))
+
+    def add(matrix: Tensor, first: int, second: int, coupling: Tensor) -> None:
+        """Add Σ_i coupling[i, j, q] input[i, a] input'[i, b], summed over samples i."""
+        outer = inputs[first].unsqueeze(3) * inputs[second].unsqueeze(2)
+        product = torch.bmm(coupling.flatten(2).mT, outer.flatten(2))
+        product = product.unflatten(2, outer.shape[2:]).unflatten(1, coupling.shape[2:])
+        block(matrix, first, second).add_(product.transpose(2, 3))
 
     curvature = output_curvature(loss, preactivations[-1], problem.samples)
-    gauss_newton = [[None] * depth for _ in range(depth)]
-    residual_part = [[None] * depth for _ in range(depth)]
-    for first in range(depth):
-        for second in range(first, depth):
-            curved = curvature @ reach[second, depth - 1]
-            gauss_newton[first][second] = block(first, second, reach[first, depth - 1].mT @ curved)
-            rest = torch.zeros_like(gauss_newton[first][second])
-            if first < second:
-                # W_second multiplies a_{second−1}, which W_first has moved; a bias multiplies the constant 1.
-                moved = slopes[second - 1].unsqueeze(3) * reach[first, second - 1]  # (M, n, b, j)
-                left = inputs[first].unsqueeze(3) * residuals[second].mT.unsqueeze(2)  # (M, n, a, q)
-                product = torch.bmm(left.flatten(2).mT, moved.flatten(2))
-                product = product.unflatten(2, moved.shape[2:]).unflatten(1, left.shape[2:])  # (M, a, q, b, j)
-                pad = inputs[second].shape[2] - moved.shape[2]
-                product = torch.nn.functional.pad(product.permute(0, 4, 1, 2, 3), (0, pad))
-                rest += product.flatten(3).flatten(1, 2)
-            for layer in range(second, depth - 1) if bends else ():
-                bend = bends[layer] * torch.bmm(problem.weights[layer + 1].mT, residuals[layer + 1])
-                curved = bend.mT.unsqueeze(3) * reach[second, layer]
-                rest += block(first, second, reach[first, layer].mT @ curved)
-            residual_part[first][second] = rest
-            if first < second:
-                for blocks in (gauss_newton, residual_part):
-                    blocks[second][first] = blocks[first][second].mT
+    for first, second in combinations_with_replacement(range(depth), 2):
+        bent = curvature @ reach[second, depth - 1]
+        add(gauss_newton, first, second, reach[first, depth - 1].mT @ bent)
+        if first < second:
+            # W_second multiplies a_{second−1}, which W_first has moved.
+            moved = slopes[second - 1].unsqueeze(3) * reach[first, second - 1]  # (M, n, b, j)
+            outer = inputs[first].unsqueeze(3) * residuals[second].mT.unsqueeze(2)  # (M, n, a, q)
+            product = torch.bmm(outer.flatten(2).mT, moved.flatten(2))
+            product = product.unflatten(2, moved.shape[2:]).unflatten(1, outer.shape[2:])  # (M, a, q, b, j)
+            width = moved.shape[2]  # without the constant input of a bias
+            block(residual_part, first, second)[..., :width].add_(product.permute(0, 4, 1, 2, 3))
+        for layer in range(second, depth - 1) if bends else ():
+            bend = bends[layer] * torch.bmm(problem.weights[layer + 1].mT, residuals[layer + 1])
+            add(residual_part, first, second, reach[first, layer].mT @ (bend.mT.unsqueeze(3) * reach[second, layer]))
+        if first < second:
+            for matrix in (gauss_newton, residual_part):
+                block(matrix, second, first).copy_(block(matrix, first, second).permute(0, 3, 4, 1, 2))
 
-    # By layers, [W_l b_l] row by row, the parameters come in another order than in `Problem.parameters`.
-    places, offset = [], 0
-    for weight, inner in zip(problem.weights, inputs, strict=True):
-        grid = torch.arange(weight.shape[1] * inner.shape[2]).view(weight.shape[1], -1) + offset
-        places.append((grid[:, : weight.shape[2]].flatten(), grid[:, weight.shape[2] :].flatten()))
-        offset += grid.numel()
-    order = torch.cat([part for parts in zip(*places, strict=True) for part in parts]).to(residual.device)
-
-    def assemble(blocks: list[list[Tensor]]) -> Tensor:
-        matrix = torch.cat([torch.cat(row, 2) for row in blocks], 1)
-        return matrix[:, order][:, :, order] if problem.biases else matrix
-
-    return DenseHessian(assemble(gauss_newton), assemble(residual_part))
+    if not problem.biases:
+        return DenseHessian(gauss_newton, residual_part)
+    # So far the parameters are ordered [W_1 b_1], [W_2 b_2], …, each by rows.
+    places = [
+        torch.arange(starts[layer], starts[layer + 1]).view(-1, inner.shape[2]) for layer, inner in enumerate(inputs)
+    ]
+    order = torch.cat([place[:, :-1].flatten() for place in places] + [place[:, -1] for place in places])
+    return DenseHessian(*(matrix[:, order][:, :, order] for matrix in (gauss_newton, residual_part)))
 
 
 def hessian_vector_product(problem: Problem, loss: str | float, activation: str | float) -> Callable[[Tensor], Tensor]:

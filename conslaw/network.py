@@ -69,12 +69,12 @@ NAMED = {
 }
 
 
-def activation_function(activation: str | float) -> Activation:
+def activation_function(activation: str | float | Activation) -> Activation:
     """Look up an activation.
 
     Args:
         activation: "relu", "linear", "leaky_relu" (slope 0.1), "tanh", "gelu" (exact), "sigmoid", or the weight ε
-            from 0 to 1 of the interpolation (1 − ε) z + ε·relu(z).
+            from 0 to 1 of the interpolation (1 − ε) z + ε·relu(z), or an `Activation`, which is returned.
 
     Returns:
         The activation and its derivative.
@@ -82,6 +82,8 @@ def activation_function(activation: str | float) -> Activation:
     Raises:
         ValueError: If `activation` is none of these.
     """
+    if isinstance(activation, Activation):
+        return activation
     if activation in NAMED:
         return NAMED[activation]
     if isinstance(activation, str) or not 0 <= activation <= 1:

@@ -5,9 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conslaw import conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, sharpness, unit_laws
-from conslaw.losses import loss_function
-from conslaw.network import activation_function, forward
+from conslaw import conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, unit_laws
 from conslaw.record import NOTEBOOKS
 
 SEEDS = [42, 137, 256, 512, 1024]
@@ -224,39 +222,6 @@ def test_bad_arguments_are_named(arguments, message):
 def test_bad_duration():
     with pytest.raises(ValueError, match="duration"):
         gradient_flow(draw([1]), 0.0)
-
-
-@pytest.mark.parametrize(
-    ("loss", "activation", "published"),
-    [
-        ("cross_entropy", "relu", [5.7764, 8.8004, 7.1516, 7.9287, 8.4611]),
-        ("mse", "linear", [18.338, 16.162, 17.929, 18.108, 17.667]),
-    ],
-)
-def test_published_sharpness(loss, activation, published):
-    result = sharpness(draw(SEEDS), loss, activation)
-    assert result.converged.all()
-    np.testing.assert_allclose(result.value, published, rtol=5e-5)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_sharpness_is_the_largest_eigenvalue_of_the_dense_hessian(bias):
-    problem = draw([1, 2], (3, 4, 2), samples=20, bias=bias)
-    result = sharpness(problem, 0.5, "tanh")
-
-    def loss(vector, network):
-        shapes = [p[:1].shape for p in problem.parameters]
-        parts = vector.split([shape.numel() for shape in shapes])
-        one = problem.select(torch.tensor([network]))
-        one = one.with_parameters([part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
-        outputs = forward(one.weights, one.biases, one.inputs, activation_function("tanh"))[0][-1]
-        return loss_function(0.5)(outputs, one.targets, 20)[0].sum()
-
-    for network in range(2):
-        vector = torch.cat([p[network].flatten() for p in problem.parameters])
-        hessian = torch.func.hessian(loss)(vector, network)
-        expected = torch.linalg.eigvalsh(hessian)[-1]
-        torch.testing.assert_close(result.value[network], expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.cuda

@@ -115,6 +115,10 @@ def test_modules_import_only_from_above():
         "descent",
         "flow",
         "hessian",
+        "lanczos",
+        "spectral",
+        "modes",
+        "switching",
         "scaling",
     ]
     order += ["record", "tables", "ledger", "plotting", "rebuild", "__main__"]

@@ -1,0 +1,191 @@
+"""The dense Hessian and Lanczos: closed forms, double backward, finite differences, curvlinops, published values."""
+
+import curvlinops
+import numpy as np
+import pytest
+import torch
+
+from conslaw import (
+    dense_hessian,
+    draw,
+    gradient_descent,
+    hessian_vector_product,
+    lanczos,
+    loss_and_gradients,
+    sharpness,
+)
+from conslaw.losses import loss_function, output_curvature
+from conslaw.network import NAMED
+
+SEEDS = [42, 137, 256, 512, 1024]
+
+
+@pytest.mark.parametrize("activation", [*NAMED, 0.3])
+@pytest.mark.parametrize(
+    ("widths", "bias"),
+    [((4, 3), True), ((4, 6, 3), False), ((4, 6, 3), True), ((4, 6, 5, 3), False), ((3, 4, 4, 5, 2), True)],
+)
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.4])
+def test_dense_hessian_is_that_of_double_backward(activation, widths, bias, loss):
+    problem = draw([1, 2], widths, samples=15, bias=bias)
+    hessian = dense_hessian(problem, loss, activation)
+    product = hessian_vector_product(problem, loss, activation)
+    identity = torch.eye(hessian.matrix.shape[1], dtype=torch.float64)
+    expected = torch.stack([product(row.expand(2, -1)) for row in identity], 1)
+    torch.testing.assert_close(hessian.matrix, expected, rtol=1e-11, atol=1e-14)
+    assert torch.linalg.eigvalsh(hessian.gauss_newton).min() > -1e-13
+    assert hessian.residual_part.abs().max() > 1e-4 or len(widths) == 2
+
+
+def test_finite_differences_of_the_gradient():
+    problem = draw([3], (4, 6, 3), samples=15, bias=True)
+    product = hessian_vector_product(problem, 0.5, "tanh")
+    direction = torch.randn(1, 51, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sizes, shapes = [p.numel() for p in problem.parameters], [p.shape for p in problem.parameters]
+    steps = [part.view(shape) for part, shape in zip(direction.split(sizes, 1), shapes, strict=True)]
+
+    def gradient(step):
+        moved = [p + step * d for p, d in zip(problem.parameters, steps, strict=True)]
+        return torch.cat([g.flatten(1) for g in loss_and_gradients(problem.with_parameters(moved), 0.5, "tanh")[1]], 1)
+
+    torch.testing.assert_close(product(direction), (gradient(1e-5) - gradient(-1e-5)) / 2e-5, rtol=1e-7, atol=1e-9)
+
+
+def test_linear_model_has_the_hessian_of_least_squares():
+    problem = draw([1], (4, 3), samples=15)
+    hessian = dense_hessian(problem, "mse", "linear")
+    moments = problem.inputs[0] @ problem.inputs[0].T / 15
+    torch.testing.assert_close(
+        hessian.matrix[0], torch.kron(torch.eye(3, dtype=torch.float64), moments) * 2 / 3, rtol=1e-12, atol=1e-14
+    )
+    assert hessian.residual_part.abs().max() == 0
+
+
+def test_sufficient_statistics_have_the_same_hessian():
+    problem = draw([1, 2], (5, 7, 3), samples=40)
+    for full, reduced in zip(
+        dense_hessian(problem, "mse", "linear"), dense_hessian(problem.reduced(), "mse", "linear"), strict=True
+    ):
+        torch.testing.assert_close(full, reduced, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("loss", "criterion"), [("mse", torch.nn.MSELoss()), ("cross_entropy", torch.nn.CrossEntropyLoss())]
+)
+@pytest.mark.parametrize("activation", [torch.nn.ReLU(), torch.nn.Tanh()], ids=["relu", "tanh"])
+def test_curvlinops_agrees(loss, criterion, activation):
+    problem = draw([5], (6, 8, 4), samples=30)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8, bias=False), activation, torch.nn.Linear(8, 4, bias=False))
+    model = model.double()
+    with torch.no_grad():
+        for layer, weight in zip((model[0], model[2]), problem.weights, strict=True):
+            layer.weight.copy_(weight[0])
+    targets = problem.targets[0].T.contiguous() if loss == "mse" else problem.targets[0].argmax(0)
+    arguments = model, criterion, list(model.parameters()), [(problem.inputs[0].T.contiguous(), targets)]
+    ours = dense_hessian(problem, loss, type(activation).__name__.lower())
+    identity = torch.eye(80, dtype=torch.float64)
+    for operator, matrix in (
+        (curvlinops.HessianLinearOperator, ours.matrix),
+        (curvlinops.GGNLinearOperator, ours.gauss_newton),
+    ):
+        torch.testing.assert_close(operator(*arguments) @ identity, matrix[0], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.3])
+def test_output_curvature_is_the_second_derivative(loss):
+    outputs = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.eye(3, dtype=torch.float64)[[0, 1, 2, 0]].T.unsqueeze(0)
+    full = torch.func.hessian(lambda f: loss_function(loss)(f, targets, 4)[0].sum())(outputs)[0, :, :, 0]
+    expected = torch.stack([full[:, i, :, i] for i in range(4)])
+    torch.testing.assert_close(output_curvature(loss, outputs, 4)[0], expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "largest", "smallest"),
+    [
+        ("cross_entropy", "relu", [5.77639, 8.80037, 7.15159, 7.9287, 8.4611], [-2.30171, -2.07566, -2.17438]),
+        ("mse", "linear", [18.3383, 16.1627, 17.9294, 18.108, 17.667], [-2.51829, -2.40357, -3.11606]),
+    ],
+)
+def test_published_extreme_eigenvalues(loss, activation, largest, smallest):
+    problem = draw(SEEDS)
+    result = sharpness(problem, loss, activation)
+    assert result.converged.all()
+    np.testing.assert_allclose(result.value, largest, rtol=2e-5)
+    eigenvalues = torch.linalg.eigvalsh(dense_hessian(problem.select(torch.arange(3)), loss, activation).matrix)
+    np.testing.assert_allclose(eigenvalues[:, 0], smallest, rtol=5e-6)
+    torch.testing.assert_close(eigenvalues[:, -1], result.value[:3], rtol=1e-10, atol=0)
+    vectors = result.vector.unsqueeze(2)
+    matrix = dense_hessian(problem, loss, activation).matrix
+    torch.testing.assert_close(
+        (matrix @ vectors - result.value.view(-1, 1, 1) * vectors).norm(dim=(1, 2)),
+        result.residual,
+        rtol=0.05,
+        atol=1e-10,
+    )
+
+
+@pytest.mark.parametrize("smallest", [False, True])
+def test_lanczos_finds_several_eigenpairs(smallest):
+    problem = draw([1, 2], (10, 12, 4), samples=60)
+    values, vectors = torch.linalg.eigh(dense_hessian(problem).matrix)
+    order = torch.arange(4) if smallest else torch.arange(-1, -5, -1)
+    start = torch.randn(2, 168, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = lanczos(hessian_vector_product(problem, "cross_entropy", "relu"), start, 4, smallest=smallest)
+    assert found.converged.all()
+    torch.testing.assert_close(found.values, values[:, order], rtol=1e-8, atol=1e-10)
+    overlap = (found.vectors @ vectors[:, :, order]).diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(overlap.abs(), torch.ones(2, 4, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_too_few_iterations_are_admitted():
+    result = sharpness(draw([42]), iterations=3)
+    assert not result.converged.any()
+    assert result.residual > 1e-3
+
+
+def test_a_warm_start_saves_products():
+    run = gradient_descent(draw([42, 137]), 0.1, 20)
+    weights = [p[0] for p in run.parameters]
+    problem = run.problem.with_parameters(weights)
+    cold = sharpness(problem)
+    little = [p + 1e-4 * torch.sin(torch.arange(p.numel())).view(p.shape) for p in weights]
+    moved = problem.with_parameters(little)
+    product, calls = hessian_vector_product(moved, "cross_entropy", "relu"), []
+
+    def counted(vectors):
+        calls.append(1)
+        return product(vectors)
+
+    random = torch.randn(2, 1600, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = lanczos(counted, random, tolerance=1e-5)
+    from_random = len(calls)
+    calls.clear()
+    warm = lanczos(counted, cold.vector + 1e-3 * random / random.norm(dim=1, keepdim=True), tolerance=1e-5)
+    assert len(calls) < from_random
+    torch.testing.assert_close(warm.values, expected.values, rtol=1e-7, atol=0)
+    torch.testing.assert_close(sharpness(moved, start=cold.vector).value, sharpness(moved).value, rtol=1e-10, atol=0)
+
+
+def test_start_at_an_eigenvector():
+    matrix = torch.diag(torch.arange(1, 9, dtype=torch.float64))
+    found = lanczos(lambda v: v @ matrix, torch.eye(8, dtype=torch.float64)[None, 3].clone())
+    assert found.values.isfinite().all()
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_count_out_of_range(count):
+    with pytest.raises(ValueError, match=f"count must be from 1 to 8, got {count}"):
+        lanczos(lambda v: v, torch.ones(1, 8, dtype=torch.float64), count)
+
+
+@pytest.mark.cuda
+def test_cuda_agrees():
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    problem = draw([42, 137])
+    for here, there in zip(dense_hessian(problem), dense_hessian(problem.to(device="cuda")), strict=True):
+        torch.testing.assert_close(here, there.cpu(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        sharpness(problem).value, sharpness(problem.to(device="cuda")).value.cpu(), rtol=1e-9, atol=0
+    )

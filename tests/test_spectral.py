@@ -1,0 +1,222 @@
+"""The spectral formulas against explicit sums, exact quadratic dynamics, and published values."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conslaw import (
+    SwitchObserver,
+    crossover_sum,
+    data_modes,
+    dense_hessian,
+    draw,
+    first_preactivations,
+    frozen_gate_sum,
+    gradient_descent,
+    layer_signs,
+    linear_modes,
+    loss_and_gradients,
+    pair_coefficients,
+    pair_sum,
+    projection_coefficients,
+    published_crossover_sum,
+)
+from conslaw.spectral import geometric_sum
+
+SEEDS = [42, 137, 256]
+
+
+def flat_gradient(problem, loss, activation):
+    return torch.cat([g.flatten(1) for g in loss_and_gradients(problem, loss, activation)[1]], 1)
+
+
+@given(x=st.floats(-0.02, 2), steps=st.integers(1, 400))
+def test_geometric_sum(x, steps):
+    terms = [(1 - x) ** t for t in range(steps)]
+    result = geometric_sum(torch.tensor([x], dtype=torch.float64), steps).item()
+    assert result == pytest.approx(sum(terms), rel=1e-10, abs=1e-10)
+
+
+@given(
+    eigenvalue=st.floats(-1, 30).filter(lambda value: abs(value) > 1e-9),
+    rate=st.floats(1e-4, 0.3),
+    steps=st.integers(1, 300),
+)
+def test_crossover_formula_is_the_explicit_sum(eigenvalue, rate, steps):
+    one = torch.ones(1, 1, dtype=torch.float64)
+    result = crossover_sum(rate, eigenvalue * one, one, steps).item()
+    if rate * eigenvalue >= 2:
+        assert np.isnan(result)
+    else:
+        explicit = sum((1 - rate * eigenvalue) ** (2 * t) for t in range(steps))
+        assert result == pytest.approx(explicit, rel=1e-9)
+
+
+def test_limits_of_the_crossover_formula():
+    def of_one_mode(eigenvalue, rate=0.01, steps=1000):
+        values = torch.tensor([[eigenvalue]], dtype=torch.float64)
+        return crossover_sum(rate, values, torch.ones_like(values), steps).item()
+
+    assert of_one_mode(0.0) == 1000  # no curvature
+    assert of_one_mode(1e-9) == pytest.approx(1000, rel=1e-6)  # unconverged: c T
+    assert of_one_mode(5.0) == pytest.approx(1 / (0.05 * 1.95), rel=1e-12)  # converged: c / [ηλ (2 − ηλ)]
+    assert of_one_mode(100.0) == 1.0  # solved in one step
+    assert of_one_mode(-1.0) > 1e8  # grows
+    assert np.isnan(of_one_mode(200.0))  # ηλ = 2: outside the domain
+    two = torch.tensor([[1.0, 300.0]], dtype=torch.float64)
+    assert crossover_sum(0.01, two, torch.tensor([[1.0, 0.0]]).double(), 10).isfinite().all()  # it has no weight
+
+
+@given(st.integers(0, 10_000))
+def test_pair_sum_is_exact_for_a_quadratic(seed):
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(1, 6, 6, generator=generator, dtype=torch.float64)
+    gradient = torch.randn(1, 6, generator=generator, dtype=torch.float64)
+    signs = torch.tensor([-1.0, -1, -1, -1, 1, 1], dtype=torch.float64)
+    matrix = root @ root.mT + 0.01 * torch.eye(6)
+    values, vectors = torch.linalg.eigh(matrix)
+    rate, steps, total, current = 1.2 / values.max().item(), 50, 0.0, gradient
+    for _ in range(steps):
+        total += (signs * current**2).sum().item()
+        current = current - rate * (matrix @ current.unsqueeze(2)).squeeze(2)
+    pairs = pair_coefficients(gradient, vectors, signs)
+    assert pairs.sum().item() == pytest.approx((signs * gradient**2).sum().item(), rel=1e-9, abs=1e-10)
+    scale = (gradient**2).sum().item()
+    assert pair_sum(rate, values, pairs, steps).item() == pytest.approx(total, rel=1e-9, abs=1e-9 * scale)
+    assert pair_sum(2.1 / values.max().item(), values, pairs, steps).isnan().all()
+
+
+def test_published_predictions():
+    rates = [1e-4, 1e-3, 1e-2, 0.1, 0.3]
+    published = {
+        ("mse", "linear"): [
+            [2120.28, 3304.58, 4622.66],
+            None,
+            [25.2550, 37.2488, 52.6350],
+            [15.7403, 7.47817, 19.7921],
+        ],
+        ("cross_entropy", "relu"): [
+            [2638.36, 2796.55, 2722.54],
+            None,
+            [50.4741, 52.4736, 45.6734],
+            [6.02155, 6.09827, 5.43487],
+            [2.79725, 41.6344, 530.783],
+        ],
+    }
+    problem = draw(SEEDS)
+    for (loss, activation), expected in published.items():
+        values, vectors = torch.linalg.eigh(dense_hessian(problem, loss, activation).matrix)
+        gradient, signs = flat_gradient(problem, loss, activation), layer_signs(problem)
+        imbalance = (signs * gradient**2).sum(1)
+        coefficients = projection_coefficients(gradient, vectors, imbalance)
+        torch.testing.assert_close(coefficients.sum(1), imbalance, rtol=1e-12, atol=0)
+        predicted = published_crossover_sum(rates, values, coefficients, 2000)
+        for row, numbers in zip(predicted, expected, strict=False):
+            if numbers:
+                # Beyond 2/λ_max one term ∝ 1/(ηλ − 2) decides, which magnifies the float32 rounding of λ.
+                np.testing.assert_allclose(row, numbers, rtol=2e-3 if numbers[-1] == 530.783 else 2e-4)
+        inside = torch.where(values >= 1e-12, coefficients, 0.0)
+        torch.testing.assert_close(crossover_sum(rates[:3], values, inside, 2000), predicted[:3], rtol=1e-10, atol=0)
+
+
+def test_kernel_prediction_is_within_6_percent():
+    problem, rates = draw(SEEDS), [1e-3, 1e-2, 3e-2]
+    for activation in ("linear", "relu"):
+        values, vectors = torch.linalg.eigh(dense_hessian(problem, "mse", activation).gauss_newton)
+        pairs = pair_coefficients(flat_gradient(problem, "mse", activation), vectors, layer_signs(problem))
+        measured = gradient_descent(problem, rates, 1000, loss="mse", activation=activation).imbalance_sum[..., 0]
+        assert (pair_sum(rates, values, pairs, 1000) / measured - 1).abs().max() < 0.06
+
+
+def test_linear_modes():
+    problem, rates = draw(SEEDS), [1e-4, 1e-2, 0.1]
+    for data in (problem, problem.reduced()):
+        decay, coefficients = linear_modes(data)
+        assert decay.shape == coefficients.shape == (3, 100)
+        predicted = crossover_sum(rates, decay, coefficients, 2000)
+        measured = gradient_descent(problem.reduced(), rates, 2000, loss="mse", activation="linear").imbalance_sum
+        error = (predicted.mean(1) / measured[..., 0].mean(1) - 1).numpy()
+        np.testing.assert_allclose(error, [-0.042, -0.037, -0.029], atol=1e-3)  # as recomputed independently
+
+
+def test_linear_modes_are_exact_for_one_input_and_aligned_weights():
+    problem = draw([1], (1, 4, 1), samples=8)
+    rates, coefficients = linear_modes(problem)
+    gradients = loss_and_gradients(problem, "mse", "linear")[1]
+    imbalance = gradients[1].square().sum() - gradients[0].square().sum()
+    torch.testing.assert_close(coefficients.sum(), imbalance, rtol=1e-12, atol=0)
+    moment, strength = problem.inputs.square().mean(), sum(w.square().sum() for w in problem.weights)
+    torch.testing.assert_close(rates[0, 0], 2 * moment * strength, rtol=1e-12, atol=0)
+
+
+def test_data_modes():
+    problem = draw(SEEDS)
+    modes = data_modes(problem)
+    np.testing.assert_allclose(
+        modes.eigenvalues[0, :6], [25.5075, 20.4491, 16.2769, 11.1379, 10.5982, 1.44717], rtol=1e-5
+    )
+    published = modes.published_coefficients / modes.published_coefficients.sum(1, keepdim=True)
+    np.testing.assert_allclose(
+        published.sort(descending=True).values[0, :5], [0.566227, 0.244847, 0.119614, 0.037387, 0.0318711], rtol=1e-5
+    )
+    right = modes.coefficients / modes.coefficients.sum(1, keepdim=True)
+    np.testing.assert_allclose(right[0, :5], [0.801, 0.104, 0.025, 0.028, 0.036], atol=6e-4)
+    gradients = loss_and_gradients(problem, "mse", "linear")[1]
+    # With the right target the coefficients are the squared gradient of the effective map; ‖g_1‖² splits exactly.
+    effective = problem.weights[1] @ problem.weights[0]
+    residual = (effective @ problem.inputs - problem.targets) @ problem.inputs.mT * (2 / (200 * 5))
+    torch.testing.assert_close(modes.coefficients.sum(1) * 4 / 25, residual.square().sum((1, 2)), rtol=1e-11, atol=0)
+    second = (modes.first * 4 / 25 * modes.coefficients - modes.imbalance).sum(1)
+    torch.testing.assert_close(second, gradients[0].square().sum((1, 2)), rtol=1e-11, atol=0)
+
+
+def test_effective_map_of_relu_networks_is_the_mean_of_the_gated_ones():
+    problem = draw([1], (3, 4, 2), samples=10)
+    modes = data_modes(problem, "relu")
+    gates = (first_preactivations(problem) > 0).double()[0]
+    first, second = problem.weights[0][0], problem.weights[1][0]
+    effective = sum(second @ torch.diag(gates[:, i]) @ first for i in range(10)) / 10
+    inputs, targets = problem.inputs[0], problem.targets[0]
+    error = (effective - targets @ inputs.T @ torch.linalg.inv(inputs @ inputs.T)).square().sum()
+    torch.testing.assert_close(modes.error.sum(), error, rtol=1e-9, atol=0)
+
+
+def test_frozen_gates():
+    problem, rates = draw(SEEDS), [1e-3, 0.1]
+    measured = gradient_descent(problem, rates, 300, loss="mse").imbalance_sum[..., 0]
+    predicted = frozen_gate_sum(problem, rates, 300, loss="mse")
+    error = (predicted / measured - 1).abs()
+    assert 1e-6 < error.max() < 0.03
+    # Where every gate stays open nothing is frozen: all weights and inputs are positive, and the step is small.
+    positive = problem.with_parameters([w.abs() for w in problem.weights])
+    positive = type(problem)(positive.weights, (), problem.inputs.abs(), problem.targets, problem.samples)
+    measured = gradient_descent(positive, 1e-4, 20, loss="mse").imbalance_sum[..., 0]
+    torch.testing.assert_close(frozen_gate_sum(positive, [1e-4], 20, loss="mse"), measured, rtol=1e-10, atol=0)
+
+
+def test_switches_are_counted():
+    problem = draw([1, 2], (3, 6, 2), samples=12)
+    seen = gradient_descent(problem, 0.5, 5, observe={"switches": SwitchObserver()}).observed["switches"][0]
+    for network in range(2):
+        before = None
+        for time in range(6):
+            weights = [p[:1, network] for p in gradient_descent(problem, 0.5, max(time, 1)).parameters]
+            one = problem.select(torch.tensor([network]))
+            preactivations = first_preactivations(one.with_parameters(weights) if time else one)
+            gates = preactivations > 0
+            assert seen[network, time, 2].item() == pytest.approx(preactivations.abs().min().item(), rel=1e-9)
+            if before is None:
+                assert seen[network, time, :2].isnan().all()
+            else:
+                changed = gates ^ before
+                assert seen[network, time, 0].item() == pytest.approx(changed.double().mean().item())
+                assert seen[network, time, 1] == changed.any(2).sum()
+            before = gates
+    assert (seen[:, 1:, 0] > 0).any()
+
+
+def test_two_layers_only():
+    with pytest.raises(ValueError, match="two weight matrices"):
+        layer_signs(draw([1], (4, 3, 3, 2)))
