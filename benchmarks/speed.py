@@ -1,4 +1,4 @@
-"""Speed of the core beside the published way of training: one network, nn.Module, autograd, torch.optim.SGD.
+"""Speed of the core beside the published way: one network, nn.Module, autograd, torch.optim.SGD, double backward.
 
 Both run in one process on the same machine, in turns, and the best of several repeats counts. Only ratios mean anything
 on another machine.
@@ -12,7 +12,15 @@ from pathlib import Path
 import click
 import torch
 
-from conslaw import Problem, Trajectory, conserved_quantity, draw, gradient_descent
+from conslaw import (
+    Problem,
+    Trajectory,
+    conserved_quantity,
+    dense_hessian,
+    draw,
+    gradient_descent,
+    sharpness,
+)
 
 SEEDS = [42, 137, 256, 512, 1024]
 CASES = {
@@ -102,6 +110,56 @@ def width_sweep(device: str, steps: int) -> None:
         gradient_descent(problem, rates, steps, loss="mse", activation="linear", record_every=steps)
 
 
+def hessians(device: str, repeats: int) -> dict:
+    """Measure Hessians of one network with 1600 parameters, in milliseconds, beside double backward as published."""
+    problem = draw(SEEDS[:1], device=device)
+    inputs, labels = problem.inputs[0].T.contiguous(), problem.targets[0].argmax(0)
+    sizes = [p.numel() for p in problem.parameters]
+    linear = torch.nn.functional.linear
+
+    def double_backward(vector: torch.Tensor) -> torch.Tensor:
+        first, second = parameters = [p[0].detach().requires_grad_() for p in problem.parameters]
+        loss = torch.nn.functional.cross_entropy(linear(torch.relu(linear(inputs, first)), second), labels)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+        product = sum((g.flatten() * v).sum() for g, v in zip(gradients, vector.split(sizes), strict=True))
+        return torch.cat([g.flatten() for g in torch.autograd.grad(product, parameters)])
+
+    def power_iteration() -> float:
+        vector = torch.randn(sum(sizes), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+        for _ in range(50):
+            vector = double_backward(vector / vector.norm())
+        vector = vector / vector.norm()
+        return (vector @ double_backward(vector)).item()
+
+    identity = torch.eye(sum(sizes), dtype=torch.float64, device=device)
+    exact = torch.linalg.eigvalsh(dense_hessian(problem).matrix)[0, -1].item()
+    error = abs(power_iteration() / exact - 1)
+    tolerance = max(error, 1e-14) ** 0.5  # an eigenvalue's error is of the order of its residual squared
+    batch = draw(SEEDS, device=device)
+    methods = {
+        "products_in_a_loop_ms": lambda: torch.stack([double_backward(row) for row in identity]),
+        "dense_hessian_ms": lambda: dense_hessian(problem).matrix,
+        "dense_hessian_and_eigenvalues_ms": lambda: torch.linalg.eigvalsh(dense_hessian(problem).matrix),
+        "power_iteration_ms": power_iteration,
+        "lanczos_of_five_networks_ms": lambda: sharpness(batch, tolerance=tolerance),
+    }
+    times = {name: [] for name in methods}
+    for _ in range(repeats):
+        for name, method in methods.items():
+            times[name].append(seconds(method, device)[0] * 1e3)
+    best = {name: round(min(values), 2) for name, values in times.items()}
+    whole = best["products_in_a_loop_ms"]
+    return best | {
+        "ratio_dense": round(whole / best["dense_hessian_ms"], 1),
+        "ratio_dense_and_eigenvalues": round(whole / best["dense_hessian_and_eigenvalues_ms"], 1),
+        "ratio_top_eigenvalue": round(len(SEEDS) * best["power_iteration_ms"] / best["lanczos_of_five_networks_ms"], 1),
+        "relative_error_of_power_iteration": float(f"{error:.0e}"),
+        "relative_error_of_lanczos": float(
+            f"{abs(sharpness(batch, tolerance=tolerance).value[0].item() / exact - 1):.0e}"
+        ),
+    }
+
+
 def processor() -> str:
     """Name the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -119,6 +177,7 @@ def main(device: str, steps: int, repeats: int, output: Path | None) -> None:
     width_sweep(device, 10)
     sweep = [seconds(lambda: width_sweep(device, 2000), device)[0] for _ in range(2)]
     result["E19, 240 networks, 2000 steps"] = {"seconds": round(min(sweep), 2)}
+    result["Hessian, 1600 parameters"] = hessians(device, repeats)
     result["environment"] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
