@@ -9,12 +9,14 @@ from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
 from conslaw.plotting import use_style, with_spread
 from conslaw.problems import Problem, draw
+from conslaw.ranking import null_correlations, ranked, ranked_correlation
 from conslaw.record import Record
 from conslaw.scaling import (
     PowerLaw,
     bootstrap_exponent,
     fit_power_law,
     local_slopes,
+    log_correlation,
     mean_of_survivors,
     seed_exponents,
 )
@@ -58,13 +60,17 @@ __all__ = [
     "layer_signs",
     "linear_modes",
     "local_slopes",
+    "log_correlation",
     "loss_and_gradients",
     "matrix_laws",
     "mean_of_survivors",
+    "null_correlations",
     "pair_coefficients",
     "pair_sum",
     "projection_coefficients",
     "published_crossover_sum",
+    "ranked",
+    "ranked_correlation",
     "run_table",
     "seed_exponents",
     "sharpness",

@@ -5,7 +5,20 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 
-__all__ = ["BLACK", "BLUE", "COLOURS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "SKY", "use_style", "with_spread"]
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "COLOURS",
+    "GREEN",
+    "GREY",
+    "MARKERS",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "use_style",
+    "with_spread",
+]
 
 # Okabe & Ito (2008).
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK = (

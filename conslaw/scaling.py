@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["PowerLaw", "bootstrap_exponent", "fit_power_law", "local_slopes", "mean_of_survivors", "seed_exponents"]
+__all__ = [
+    "PowerLaw",
+    "bootstrap_exponent",
+    "fit_power_law",
+    "local_slopes",
+    "log_correlation",
+    "mean_of_survivors",
+    "seed_exponents",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,24 @@ def local_slopes(x, y) -> np.ndarray:
         Shape (N − 1,).
     """
     return np.diff(np.log(np.asarray(y, float))) / np.diff(np.log(np.asarray(x, float)))
+
+
+def log_correlation(x, y) -> float:
+    """Pearson's correlation R of ln x and ln y, the paper's measure of agreement.
+
+    Two power laws of any exponents have R = 1: it tells nothing about relative errors.
+
+    Args:
+        x: Positive values, shape (N,).
+        y: Positive values, shape (N,).
+
+    Returns:
+        R.
+
+    >>> round(log_correlation([1, 2, 4], [3, 30, 300]), 12)
+    1.0
+    """
+    return float(np.corrcoef(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)))[0, 1])
 
 
 def seed_exponents(x, y, **window) -> np.ndarray:

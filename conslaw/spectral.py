@@ -163,12 +163,16 @@ def pair_sum(
         steps: T.
 
     Returns:
-        S, shape (R, M), float64; NaN where some ηλ_k ≥ 2.
+        S, shape (R, M), float64; NaN where some mode with a coefficient has ηλ_k ≥ 2.
     """
-    sums = []
-    for rate in _rates(learning_rates, eigenvalues).flatten():
-        product = rate * eigenvalues.double()
-        left, right = product.unsqueeze(2), product.unsqueeze(1)
-        total = (coefficients * geometric_sum(left + right - left * right, steps)).sum((1, 2))
-        sums.append(total.masked_fill((product >= 2).any(1), torch.nan))
-    return torch.stack(sums)
+    rates = _rates(learning_rates, eigenvalues).flatten()
+    sums = torch.full((len(rates), len(eigenvalues)), torch.nan, dtype=torch.float64, device=eigenvalues.device)
+    for network, (values, weights) in enumerate(zip(eigenvalues.double(), coefficients, strict=True)):
+        used = weights.abs().amax(0) > 1e-16 * weights.abs().max()  # most modes have no share of the gradient
+        values, weights = values[used], weights[used][:, used]
+        for index, rate in enumerate(rates):
+            product = rate * values
+            if (product < 2).all():
+                complement = product.unsqueeze(1) + product - product.unsqueeze(1) * product
+                sums[index, network] = (weights * geometric_sum(complement, steps)).sum()
+    return sums

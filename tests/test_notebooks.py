@@ -120,6 +120,7 @@ def test_modules_import_only_from_above():
         "modes",
         "switching",
         "scaling",
+        "ranking",
     ]
     order += ["record", "tables", "ledger", "plotting", "rebuild", "__main__"]
     assert sorted([*order, "__init__"]) == sorted(path.stem for path in (PROJECT / "conslaw").glob("*.py"))
