@@ -1,10 +1,11 @@
 """The core of the companion to arXiv:2604.07405, "Conservation Law Breaking at the Edge of Stability"."""
 
+from conslaw.compression import correct_probability, softmax_sharpness
 from conslaw.conservation import conserved_quantity, gradient_imbalance, matrix_laws, squared_norms, unit_laws
-from conslaw.descent import gradient_descent, loss_and_gradients
+from conslaw.descent import gradient_descent, loss_and_gradients, networks_at
 from conslaw.flow import gradient_flow
 from conslaw.hessian import DenseHessian, dense_hessian, hessian_vector_product
-from conslaw.lanczos import Eigenpairs, Sharpness, lanczos, sharpness
+from conslaw.lanczos import Eigenpairs, Sharpness, lanczos, sharpness, top_eigenvalue
 from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
 from conslaw.plotting import use_style, with_spread
@@ -45,6 +46,7 @@ __all__ = [
     "beside_published",
     "bootstrap_exponent",
     "conserved_quantity",
+    "correct_probability",
     "crossover_sum",
     "data_modes",
     "dense_hessian",
@@ -64,6 +66,7 @@ __all__ = [
     "loss_and_gradients",
     "matrix_laws",
     "mean_of_survivors",
+    "networks_at",
     "null_correlations",
     "pair_coefficients",
     "pair_sum",
@@ -74,7 +77,9 @@ __all__ = [
     "run_table",
     "seed_exponents",
     "sharpness",
+    "softmax_sharpness",
     "squared_norms",
+    "top_eigenvalue",
     "unit_laws",
     "use_style",
     "verdicts",

@@ -6,7 +6,7 @@ costing time.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from conslaw.network import IDENTITY, Activation, Memory, activation_function, b
 from conslaw.problems import Problem
 from conslaw.trajectory import Trajectory
 
-__all__ = ["gradient_descent", "loss_and_gradients"]
+__all__ = ["gradient_descent", "loss_and_gradients", "networks_at"]
 
 CACHE_BYTES = 2**21
 """Hidden activations of the networks that one thread works at, so that they stay in its core's cache."""
@@ -125,6 +125,43 @@ def gradient_descent(
         observed={name: join(part[name] for part in observed) for name in observe},
         **{name: join(part[name] for part in records) for name in records[0]},
     )
+
+
+def networks_at(
+    problem: Problem,
+    learning_rate: float | np.ndarray | Tensor,
+    times: Sequence[int],
+    loss: str | float = "cross_entropy",
+    activation: str | float = "relu",
+) -> list[Problem]:
+    """Train and return the networks at several times.
+
+    Args:
+        problem: M networks and their data.
+        learning_rate: η, one for all networks or M of them.
+        times: Numbers of steps, ascending.
+        loss: As in `gradient_descent`.
+        activation: As in `gradient_descent`.
+
+    Returns:
+        The networks after each of these numbers of steps, with their data.
+
+    Raises:
+        ValueError: If the times do not ascend.
+    """
+    if list(times) != sorted({*times}) or min(times, default=0) < 0:
+        raise ValueError(f"times must be ascending numbers of steps, got {list(times)}")
+    rates = torch.as_tensor(learning_rate, dtype=torch.float64).expand(1, len(problem.inputs))
+    networks, taken, states = problem, 0, []
+    for time in times:
+        if time > taken:
+            run = gradient_descent(
+                networks, rates, time - taken, loss=loss, activation=activation, record_every=time - taken
+            )
+            networks = problem.with_parameters([p[0].to(problem.inputs.device) for p in run.parameters])
+            taken = time
+        states.append(networks)
+    return states
 
 
 def _chunks(problem: Problem, runs: int) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from conslaw.hessian import hessian_vector_product
 from conslaw.problems import Problem
 
-__all__ = ["Eigenpairs", "Sharpness", "lanczos", "sharpness"]
+__all__ = ["Eigenpairs", "Sharpness", "lanczos", "sharpness", "top_eigenvalue"]
 
 
 class Eigenpairs(NamedTuple):
@@ -106,6 +106,31 @@ def lanczos(
     return Eigenpairs(sign * values, torch.bmm(vectors.mT, span), residuals, converged)
 
 
+def top_eigenvalue(matrix: Tensor, tolerance: float = 1e-8) -> Tensor:
+    """Compute the largest eigenvalue of symmetric matrices at hand, such as one part of the Hessian.
+
+    Args:
+        matrix: Shape (M, P, P).
+        tolerance: Relative residual at which to stop.
+
+    Returns:
+        Shape (M,).
+
+    Raises:
+        RuntimeError: If the iteration does not converge.
+    """
+    found = lanczos(lambda v: (matrix @ v.unsqueeze(2)).squeeze(2), _random(matrix[:, 0]), tolerance=tolerance)
+    if not found.converged.all():
+        raise RuntimeError(f"Lanczos has not converged: largest residual {found.residuals.max():.1e}")
+    return found.values[:, 0]
+
+
+def _random(like: Tensor) -> Tensor:
+    """Return one random unit vector (P,) from a fixed seed for each of M matrices, (M, P)."""
+    vector = torch.randn(like.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    return (vector / vector.norm()).expand_as(like)
+
+
 def sharpness(
     problem: Problem,
     loss: str | float = "cross_entropy",
@@ -133,9 +158,7 @@ def sharpness(
     Reference:
         2/η is the sharpness at the edge of stability (Cohen et al. 2021).
     """
-    size = sum(p[0].numel() for p in problem.parameters)
-    random = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(problem.inputs)
-    random = (random / random.norm()).expand(len(problem.inputs), size)
+    random = _random(torch.cat([p.flatten(1) for p in problem.parameters], 1))
     begin = random if start is None else start + 0.01 * random
     product = hessian_vector_product(problem, loss, activation)
     return Sharpness(*(x[:, 0] for x in lanczos(product, begin, tolerance=tolerance, iterations=iterations)))

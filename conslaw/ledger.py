@@ -10,7 +10,7 @@ published number comes out, and `conclusion`, that what the paper concludes from
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conslaw.record import PROJECT, Record, read_record, replace_file
@@ -36,13 +36,13 @@ class Claim:
     published: str
     """The published number, as printed."""
     number: list[dict]
-    """Conditions under which the published number comes out."""
-    conclusion: list[dict]
-    """Conditions under which the conclusion follows."""
+    """Conditions under which the published number comes out, or the statement is true."""
     measured: str
     """What we get: a template, filled with the record's values."""
     finding: str
     """Why the verdict is what it is, or the corrected statement: a template too."""
+    conclusion: list[dict] = field(default_factory=list)
+    """Conditions under which the conclusion follows; none where the statement is all there is."""
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def test_modules_import_only_from_above():
         "spectral",
         "modes",
         "switching",
+        "compression",
         "scaling",
         "ranking",
     ]

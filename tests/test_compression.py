@@ -1,0 +1,61 @@
+"""Softmax curvature: its bounds on random vectors, its extremes, and published values."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conslaw import (
+    correct_probability,
+    dense_hessian,
+    draw,
+    gradient_descent,
+    networks_at,
+    sharpness,
+    softmax_sharpness,
+    top_eigenvalue,
+)
+
+SEEDS = [42, 137, 256]
+
+
+@given(logits=st.lists(st.floats(-30, 30), min_size=2, max_size=8))
+def test_bounds_of_the_softmax_curvature(logits):
+    p = torch.softmax(torch.tensor(logits, dtype=torch.float64), 0)
+    top = softmax_sharpness(p.view(1, -1, 1)).item()
+    largest, classes = (p * (1 - p)).max().item(), len(logits)
+    assert classes / (classes - 1) * largest <= top + 1e-15
+    assert top <= min(2 * largest, 0.5) + 1e-15
+    assert top == pytest.approx(torch.linalg.eigvalsh(torch.diag(p) - torch.outer(p, p))[-1].item(), abs=1e-15)
+
+
+def test_both_bounds_are_attained():
+    uniform = torch.full((1, 5, 1), 0.2, dtype=torch.float64)
+    assert softmax_sharpness(uniform).item() == pytest.approx(5 / 4 * 0.2 * 0.8)
+    two = torch.tensor([0.9, 0.1, 0.0]).double().view(1, 3, 1)
+    assert softmax_sharpness(two).item() == pytest.approx(2 * 0.09)
+
+
+def test_networks_at_times_of_one_run():
+    problem = draw(SEEDS)
+    rates = [0.01, 0.02, 0.03]
+    states = networks_at(problem, rates, [0, 7, 30])
+    assert all(torch.equal(a, b) for a, b in zip(states[0].parameters, problem.parameters, strict=True))
+    whole = gradient_descent(problem, np.array([rates]), 30)
+    for ours, theirs in zip(states[2].parameters, whole.parameters, strict=True):
+        torch.testing.assert_close(ours, theirs[0], rtol=1e-12, atol=1e-14)
+    for times in ([3, 1], [1, 1], [-1, 2]):
+        with pytest.raises(ValueError, match="times must be ascending"):
+            networks_at(problem, 0.01, times)
+
+
+def test_published_compression():
+    states = networks_at(draw(SEEDS), 0.01, [50, 1000])
+    published = [[4.17511, 5.96847, 4.74094], [0.281488, 0.327265, 0.373498]]
+    for state, values in zip(states, published, strict=True):
+        np.testing.assert_allclose(sharpness(state).value, values, rtol=1e-5)
+        np.testing.assert_allclose(top_eigenvalue(dense_hessian(state).matrix), values, rtol=1e-5)
+    np.testing.assert_allclose(
+        1 - correct_probability(states[1]).mean(1), [0.00658447, 0.00621301, 0.0066545], rtol=1e-5
+    )
