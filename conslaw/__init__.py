@@ -1,6 +1,6 @@
 """The core of the companion to arXiv:2604.07405, "Conservation Law Breaking at the Edge of Stability"."""
 
-from conslaw.compression import correct_probability, softmax_sharpness
+from conslaw.compression import correct_probability, margin_kernel, softmax_sharpness
 from conslaw.conservation import conserved_quantity, gradient_imbalance, matrix_laws, squared_norms, unit_laws
 from conslaw.descent import gradient_descent, loss_and_gradients, networks_at
 from conslaw.flow import gradient_flow
@@ -64,6 +64,7 @@ __all__ = [
     "local_slopes",
     "log_correlation",
     "loss_and_gradients",
+    "margin_kernel",
     "matrix_laws",
     "mean_of_survivors",
     "networks_at",

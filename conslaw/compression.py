@@ -9,13 +9,15 @@ Below: the Rayleigh quotient of e_k − 1/K, with k the class of M. Above: Gersh
 vᵀ S_i v is the variance of the entries of v under p, at most (max v − min v)²/4 ≤ ½ for a unit vector (Popoviciu).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from conslaw.network import activation_function, forward
+from conslaw.network import activation_function, backward, forward
 from conslaw.problems import Problem
 
-__all__ = ["correct_probability", "probabilities", "softmax_sharpness"]
+__all__ = ["MarginKernel", "correct_probability", "margin_kernel", "probabilities", "softmax_sharpness"]
 
 
 def probabilities(problem: Problem, activation: str | float = "relu") -> Tensor:
@@ -59,3 +61,59 @@ def softmax_sharpness(probabilities: Tensor) -> Tensor:
     """
     p = probabilities.movedim(1, 2)
     return torch.linalg.eigvalsh(torch.diag_embed(p) - p.unsqueeze(3) * p.unsqueeze(2))[..., -1]
+
+
+class MarginKernel(NamedTuple):
+    """Margins of M classifiers and the products of their gradients in all parameters.
+
+    Late in training a sample's probability is that of two classes, its own and its rival, and with the weights
+    w_i = 1 − q_i the gradient is −(1/n) Σ w_i ∇m_i and the Hessian (1/n) Σ w_i ∇m_i ∇m_iᵀ.
+    """
+
+    margins: Tensor
+    """m_i = f_true − the largest other f, shape (M, n)."""
+    weights: Tensor
+    """w_i = 1 − q_i, shape (M, n)."""
+    kernel: Tensor
+    """K_ij = ∇m_i · ∇m_j, shape (M, n, n)."""
+
+    def curvature_ratio(self, mask: Tensor | None = None) -> Tensor:
+        """κ = λ_max(W K W) Σw / (wᵀ K w) with W = diag √w: the sharpness over ‖g‖²/L, the rate at which L decays.
+
+        It is at least 1, and 1 if √w is the top eigenvector of W K W. Gradients of margins that oppose each other, as
+        those of two classes that are each other's rival do, cancel in the gradient but add up in the Hessian.
+
+        Args:
+            mask: Entries of K to keep, shape (M, n, n); all by default.
+
+        Returns:
+            Shape (M,).
+        """
+        kernel = self.kernel if mask is None else self.kernel * mask
+        roots = self.weights.sqrt()
+        top = torch.linalg.eigvalsh(roots.unsqueeze(2) * kernel * roots.unsqueeze(1))[:, -1]
+        return top * self.weights.sum(1) / torch.einsum("mi,mij,mj->m", self.weights, kernel, self.weights)
+
+
+def margin_kernel(problem: Problem, activation: str | float = "relu") -> MarginKernel:
+    """Compute the margins of every network, their weights in the gradient of cross-entropy, and their tangent kernel.
+
+    Args:
+        problem: M networks without biases and their data.
+        activation: As in `gradient_descent`.
+
+    Returns:
+        The margins and their kernel.
+
+    Reference:
+        Lyu & Li (2020) for the part of margins in homogeneous networks.
+    """
+    sigma = activation_function(activation)
+    preactivations, activations = forward(problem.weights, problem.biases, problem.inputs, sigma)
+    outputs, targets = preactivations[-1], problem.targets
+    rivals = outputs.masked_fill(targets > 0, -torch.inf).argmax(1)
+    direction = targets - torch.nn.functional.one_hot(rivals, targets.shape[1]).mT
+    _, residuals = backward(problem.weights, preactivations, activations, direction, sigma)
+    kernel = sum((r.mT @ r) * (a.mT @ a) for r, a in zip(residuals, activations, strict=True))
+    weights = 1 - (torch.softmax(outputs, 1) * targets).sum(1)
+    return MarginKernel((outputs * direction).sum(1), weights, kernel)

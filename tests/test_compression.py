@@ -11,6 +11,8 @@ from conslaw import (
     dense_hessian,
     draw,
     gradient_descent,
+    loss_and_gradients,
+    margin_kernel,
     networks_at,
     sharpness,
     softmax_sharpness,
@@ -59,3 +61,43 @@ def test_published_compression():
     np.testing.assert_allclose(
         1 - correct_probability(states[1]).mean(1), [0.00658447, 0.00621301, 0.0066545], rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("widths", [(6, 9, 4), (6, 7, 8, 4)])
+def test_margin_kernel_by_autograd(widths):
+    problem = draw([0, 1], widths, samples=11)
+    margins, weights, kernel = margin_kernel(problem)
+    for network in range(2):
+        parameters = [p[network].clone().requires_grad_() for p in problem.weights]
+        hidden = problem.inputs[network]
+        for weight in parameters[:-1]:
+            hidden = torch.relu(weight @ hidden)
+        outputs = parameters[-1] @ hidden
+        gradients = []
+        for sample in range(11):
+            own = problem.targets[network, :, sample].argmax()
+            others = [k for k in range(4) if k != own]
+            margin = outputs[own, sample] - outputs[others, sample].max()
+            assert margin.item() == pytest.approx(margins[network, sample].item(), rel=1e-12)
+            assert weights[network, sample].item() == pytest.approx(
+                1 - torch.softmax(outputs[:, sample], 0)[own].item(), rel=1e-12
+            )
+            gradient = torch.autograd.grad(margin, parameters, retain_graph=True)
+            gradients.append(torch.cat([g.flatten() for g in gradient]))
+        stacked = torch.stack(gradients)
+        torch.testing.assert_close(kernel[network], stacked @ stacked.T, rtol=1e-11, atol=1e-13)
+
+
+def test_two_classes_have_the_hessian_of_their_margins():
+    """With K = 2 the rival is the only other class: gradient and Gauss-Newton matrix are those of the margins."""
+    problem = networks_at(draw([3], (5, 8, 2), samples=20), 0.5, [4000])[0]
+    margins = margin_kernel(problem)
+    gradient = torch.cat([g.flatten(1) for g in loss_and_gradients(problem)[1]], 1)
+    squared = torch.einsum("mi,mij,mj->m", margins.weights, margins.kernel, margins.weights) / 20**2
+    torch.testing.assert_close(gradient.square().sum(1), squared, rtol=1e-10, atol=0)
+    loss = margins.weights.mean(1)  # to first order in 1 − q
+    kappa = top_eigenvalue(dense_hessian(problem).gauss_newton) * loss / gradient.square().sum(1)
+    # The Gauss-Newton matrix has the weights q (1 − q) instead of 1 − q.
+    torch.testing.assert_close(margins.curvature_ratio(), kappa, rtol=margins.weights.max().item(), atol=0)
+    assert 1 < margins.curvature_ratio().item() < 10
+    assert margins.curvature_ratio(problem.targets.mT @ problem.targets).item() < margins.curvature_ratio().item()
