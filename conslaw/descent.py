@@ -16,6 +16,7 @@ from tqdm import tqdm
 from conslaw.conservation import norms
 from conslaw.losses import loss_function
 from conslaw.network import IDENTITY, Activation, Memory, activation_function, backward, forward
+from conslaw.optimizers import Optimizer, optimizer_function
 from conslaw.problems import Problem
 from conslaw.trajectory import Trajectory
 
@@ -63,11 +64,13 @@ def gradient_descent(
     *,
     loss: str | float = "cross_entropy",
     activation: str | float = "relu",
+    optimizer: str | Optimizer = "gd",
     record_every: int = 1,
+    record_at: Sequence[int] = (),
     observe: Mapping[str, Callable[[Problem], Tensor]] | None = None,
     progress: str | None = None,
 ) -> Trajectory:
-    """Train every network of a problem with every learning rate: T updates W_l ← W_l − η ∂L/∂W_l.
+    """Train every network of a problem with every learning rate: T updates W_l ← W_l − η ∂L/∂W_l, or another step.
 
     Args:
         problem: M networks and their data, which stay as they are. Their dtype and device are those of the computation.
@@ -76,7 +79,9 @@ def gradient_descent(
         loss: "mse", "cross_entropy", or the weight of cross-entropy in their mixture.
         activation: "relu", "linear", "leaky_relu", "tanh", "gelu", "sigmoid", or the weight of ReLU in a mixture with
             the identity.
+        optimizer: "gd", "momentum", "adam", or an `Optimizer`.
         record_every: k: the trajectory holds the times 0, k, 2k, …, and T.
+        record_at: More times it holds.
         observe: More to record, by name: functions from a `Problem` of J networks in training to a tensor (J, …).
         progress: Title of a progress bar, which shows on a terminal only.
 
@@ -101,7 +106,10 @@ def gradient_descent(
         raise ValueError(f"learning_rates must be positive and finite, got {learning_rates}")
     if steps < 1 or record_every < 1:
         raise ValueError(f"steps and record_every must be at least 1, got {steps} and {record_every}")
-    times = torch.tensor(sorted({*range(0, steps, record_every), steps}))
+    if any(time not in range(steps + 1) for time in record_at):
+        raise ValueError(f"record_at must be times from 0 to {steps}, got {list(record_at)}")
+    times = torch.tensor(sorted({*range(0, steps, record_every), *record_at, steps}))
+    step = optimizer_function(optimizer)
     seeds = torch.arange(networks).repeat(len(rates))
     observe = dict(observe or {})
 
@@ -111,7 +119,7 @@ def gradient_descent(
         results = []
         for runs in _chunks(problem, len(seeds)):
             chunk = problem.select(seeds[runs])
-            results.append(_descend(chunk, rates.flatten()[runs], times, loss, activation, observe, bar.update))
+            results.append(_descend(chunk, rates.flatten()[runs], times, loss, activation, step, observe, bar.update))
 
     def join(parts: Iterable[Tensor]) -> Tensor:
         return torch.cat(list(parts)).unflatten(0, rates.shape)
@@ -181,10 +189,11 @@ def _descend(
     times: Tensor,
     loss: str | float,
     activation: str | float,
+    optimizer: Optimizer | None,
     observe: dict[str, Callable[[Problem], Tensor]],
     advance: Callable[[int], object],
 ) -> tuple[list[Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Train J networks in place, the j-th with learning rate rates[j].
+    """Train J networks in place, the j-th with learning rate rates[j]; no optimizer means gradient descent.
 
     Returns:
         Final parameters, each (J, …); the recorded fields of `Trajectory`, each (J, …); the observables, each (J, τ,
@@ -194,15 +203,17 @@ def _descend(
     losses = _missing(steps + 1, runs)
     squared_gradient_norms = _missing(steps + 1, runs, len(problem.parameters))
     squared_norms = _missing(len(times), runs, len(problem.parameters))
+    squared_step_norms, alignments = (_missing(steps, runs, len(problem.parameters)) for _ in range(2))
     observed: dict[str, Tensor] = {}
     alive = torch.arange(runs)
-    taken, memory = 0, {}
+    taken, memory, state = 0, {}, []
 
     for start in range(0, steps + 1, BLOCK):
         stop = min(start + BLOCK, steps + 1)
         negative_rates = -rates[alive].to(problem.inputs)
         factors = [negative_rates.view(-1, *[1] * (p.dim() - 1)) for p in problem.parameters]
         values, gradient_norms, weight_norms, snapshots = [], [], [], {name: [] for name in observe}
+        step_norms, products = [], []
         for step in range(start, stop):
             value, gradients = loss_and_gradients(problem, loss, activation, memory)
             values.append(value)
@@ -212,8 +223,13 @@ def _descend(
                 for name, observable in observe.items():
                     snapshots[name].append(observable(problem).clone())
             if step < steps:
-                for parameter, gradient, factor in zip(problem.parameters, gradients, factors, strict=True):
-                    parameter.addcmul_(gradient, factor)
+                directions = gradients
+                if optimizer:
+                    directions = optimizer(gradients, state, step)
+                    step_norms.append(norms(directions))
+                    products.append(_inner_products(problem.parameters, directions))
+                for parameter, direction, factor in zip(problem.parameters, directions, factors, strict=True):
+                    parameter.addcmul_(direction, factor)
 
         losses[start:stop, alive] = torch.stack(values).to(losses)
         squared_gradient_norms[start:stop, alive] = _squares(gradient_norms)
@@ -224,11 +240,16 @@ def _descend(
                 history = observed.setdefault(name, _missing(len(times), runs, *tensors[0].shape[1:]))
                 history[following, alive] = torch.stack(tensors).to(losses)
             taken = following.stop
+        if step_norms:
+            squared_step_norms[start : start + len(step_norms), alive] = _squares(step_norms)
+            alignments[start : start + len(products), alive] = torch.stack(products).double().cpu()
         advance((stop - start) * runs)
 
         finite = losses[start:stop, alive].isfinite().all(0)
         if not finite.all():
-            alive, problem = alive[finite], problem.select(finite.nonzero().flatten())
+            survivors = finite.nonzero().flatten()
+            alive, problem = alive[finite], problem.select(survivors)
+            state = [tensor[survivors] for tensor in state]
             memory.clear()
         if len(alive) == 0:
             advance((steps + 1 - stop) * runs)
@@ -237,6 +258,8 @@ def _descend(
     broken = ~losses.isfinite()
     dead = broken.cumsum(0) > 0
     losses[dead] = squared_gradient_norms[dead] = math.nan
+    squared_step_norms[dead[:-1]] = alignments[dead[:-1]] = math.nan
+    squared_gradient_sums = squared_gradient_norms[:-1].sum(0)
     for history in (squared_norms, *observed.values()):
         history[dead[times]] = math.nan
     final = [_missing(runs, *parameter.shape[1:], dtype=parameter.dtype) for parameter in problem.parameters]
@@ -246,11 +269,19 @@ def _descend(
         "loss": losses[times].mT,
         "squared_norms": squared_norms.movedim(0, 1),
         "squared_gradient_norms": squared_gradient_norms[times].movedim(0, 1),
-        "squared_gradient_sums": squared_gradient_norms[:-1].sum(0),
+        "squared_gradient_sums": squared_gradient_sums,
+        "squared_step_sums": squared_step_norms.sum(0) if optimizer else squared_gradient_sums,
+        "alignment_sums": alignments.sum(0),
         "loss_before_last_update": losses[-2],
         "diverged_at": torch.where(broken.any(0), broken.int().argmax(0), -1),
     }
     return final, records, {name: history.movedim(0, 1) for name, history in observed.items()}
+
+
+def _inner_products(parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
+    """⟨W_l, u_l⟩ of every network, shape (J, P)."""
+    pairs = zip(parameters, directions, strict=True)
+    return torch.stack([torch.linalg.vecdot(p.flatten(1), u.flatten(1)) for p, u in pairs], 1)
 
 
 def _squares(norms: list[list[Tensor]]) -> Tensor:

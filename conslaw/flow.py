@@ -83,6 +83,8 @@ def gradient_flow(
         squared_norms=history(norms),
         squared_gradient_norms=history(gradient_norms),
         squared_gradient_sums=missing,
+        squared_step_sums=missing,
+        alignment_sums=missing,
         loss_before_last_update=missing[..., 0],
         diverged_at=torch.full(missing.shape[:2], -1),
     )

@@ -106,7 +106,7 @@ def draw(
     Args:
         seeds: M different integers.
         widths: d, the hidden widths, K.
-        dataset: "gaussian", "xor" or "spheres".
+        dataset: "gaussian", "xor", "spheres" or "mnist".
         samples: Number n of training samples.
         bias: Whether layers have biases.
         order: "weights_first" or "data_first".

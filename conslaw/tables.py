@@ -16,6 +16,7 @@ def run_table(
     loss: str | float,
     activation: str | float = "relu",
     dataset: str = "gaussian",
+    optimizer: str = "gd",
     **columns,
 ) -> pd.DataFrame:
     """List the runs of a trajectory, one row each.
@@ -26,6 +27,7 @@ def run_table(
         loss: Name or weight of the loss.
         activation: Name or weight of the activation.
         dataset: Name of the data set.
+        optimizer: Name of the optimizer.
         **columns: What was measured besides: numbers, or arrays that broadcast to (R, M).
 
     Returns:
@@ -45,7 +47,7 @@ def run_table(
         "depth": trajectory.depth,
         "activation": activation,
         "loss": loss,
-        "optimizer": "gd",
+        "optimizer": optimizer,
         "seed": np.array(seeds),
         "eta": rates,
         "steps": int(trajectory.times[-1]),

@@ -36,6 +36,12 @@ class Trajectory:
     """‖∂L/∂W_l‖² and ‖∂L/∂b_l‖², shape (R, M, τ, P)."""
     squared_gradient_sums: Tensor
     """Sums over every step t < T of the squared gradient norms, whatever is recorded, shape (R, M, P)."""
+    squared_step_sums: Tensor
+    """Sums of the squared norms ‖u‖² of the optimizer's directions, W ← W − η u, shape (R, M, P); for gradient descent
+    the same as `squared_gradient_sums`."""
+    alignment_sums: Tensor
+    """Sums of ⟨W, u⟩ at the weights before the step, shape (R, M, P); NaN for gradient descent, where their difference
+    between layers is zero."""
     loss_before_last_update: Tensor
     """Loss at step T − 1, which the paper calls final, shape (R, M)."""
     diverged_at: Tensor
@@ -77,6 +83,19 @@ class Trajectory:
     def imbalance_sum(self) -> Tensor:
         """S_l = Σ_{t<T} δ_l(t), shape (R, M, L − 1); the drift of gradient descent is exactly η² S_l (Theorem 2)."""
         return gradient_imbalance(self.squared_gradient_sums[..., : self.depth])
+
+    @property
+    def step_part(self) -> Tensor:
+        """η² Σ_{t<T} (‖u_{l+1}‖² − ‖u_l‖²), shape (R, M, L − 1): all of the drift of gradient descent."""
+        return self.learning_rates.unsqueeze(2) ** 2 * gradient_imbalance(self.squared_step_sums[..., : self.depth])
+
+    @property
+    def cross_part(self) -> Tensor:
+        """−2 η Σ_{t<T} (⟨W_{l+1}, u_{l+1}⟩ − ⟨W_l, u_l⟩), shape (R, M, L − 1).
+
+        The drift is exactly this and `step_part` together, with any optimizer.
+        """
+        return -2 * self.learning_rates.unsqueeze(2) * gradient_imbalance(self.alignment_sums[..., : self.depth])
 
     @property
     def corrected_imbalance_sum(self) -> Tensor:

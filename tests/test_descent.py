@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from conslaw import conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, unit_laws
+from conslaw import adam, conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, momentum, unit_laws
 from conslaw.record import NOTEBOOKS
 
 SEEDS = [42, 137, 256, 512, 1024]
@@ -31,6 +31,70 @@ def test_same_as_torch_sgd():
     final = [network[0].weight, network[2].weight, network[0].bias, network[2].bias]
     for ours, theirs in zip(run.parameters, final, strict=True):
         torch.testing.assert_close(ours[0, 0], theirs.detach(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("momentum", lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9)),
+        (momentum(0.5), lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.5)),
+        ("adam", lambda parameters: torch.optim.Adam(parameters, lr=0.02)),
+        (
+            adam((0.8, 0.99), 1e-3),
+            lambda parameters: torch.optim.Adam(parameters, lr=0.02, betas=(0.8, 0.99), eps=1e-3),
+        ),
+    ],
+)
+def test_same_as_the_optimizers_of_torch(ours, theirs):
+    problem = draw([42], (20, 16, 12, 5))
+    run = gradient_descent(problem, 0.02, 100, optimizer=ours)
+    weights = [weight[0].clone().requires_grad_() for weight in problem.weights]
+    optimizer, labels = theirs(weights), problem.targets[0].argmax(0)
+    for _ in range(100):
+        optimizer.zero_grad()
+        hidden = torch.relu(weights[1] @ torch.relu(weights[0] @ problem.inputs[0]))
+        torch.nn.functional.cross_entropy((weights[2] @ hidden).T, labels).backward()
+        optimizer.step()
+    for mine, other in zip(run.parameters, weights, strict=True):
+        torch.testing.assert_close(mine[0, 0], other.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_drift_of_any_optimizer_is_cross_part_and_step_part(optimizer):
+    run = gradient_descent(draw([1, 2], (20, 16, 12, 5)), [0.001, 0.02], 70, optimizer=optimizer)
+    assert ((run.drift - run.cross_part - run.step_part).abs() / run.squared_norms[:, :, 0, :1]).max() < 1e-12
+    assert run.cross_part.abs().min() > 1e-6
+    plain = gradient_descent(draw([1, 2]), 0.02, 70)
+    torch.testing.assert_close(plain.step_part, plain.drift, rtol=1e-9, atol=1e-12)
+    still = gradient_descent(draw([1, 2]), 0.02, 70, optimizer=momentum(0.0))
+    torch.testing.assert_close(still.drift, plain.drift, rtol=1e-9, atol=1e-12)
+    assert still.cross_part.abs().max() < 1e-12
+
+
+def test_momentum_multiplies_the_drift_with_an_end_term():
+    problem, rate, factor, velocity = draw([1, 2], (20, 16, 5)), 0.03, 0.8, []
+
+    def spy(gradients, state, step):
+        velocity[:] = momentum(factor)(gradients, state, step)
+        return state
+
+    run = gradient_descent(problem, rate, 50, optimizer=spy)
+    first, second = (
+        torch.linalg.vecdot(w[0].flatten(1), u.flatten(1)) for w, u in zip(run.parameters, velocity, strict=True)
+    )
+    predicted = (1 + factor) / (1 - factor) * run.step_part[0, :, 0] + 2 * rate * factor / (1 - factor) * (
+        second - first
+    )
+    torch.testing.assert_close(run.drift[0, :, 0], predicted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_diverged_network_leaves_the_optimizer_of_the_others_alone():
+    problem = draw(SEEDS, (20, 16, 5))
+    together = gradient_descent(problem, [0.01, 1e150], 150, loss="mse", optimizer="momentum")
+    assert (together.diverged_at >= 0).tolist() == [[False] * 5, [True] * 5]
+    alone = gradient_descent(problem, 0.01, 150, loss="mse", optimizer="momentum")
+    torch.testing.assert_close(together.drift[0], alone.drift[0], rtol=1e-9, atol=1e-12)
+    assert together.step_part[1].isnan().all()
 
 
 @pytest.mark.parametrize("widths", [(20, 64, 5), (20, 16, 12, 5), (20, 8, 8, 8, 5)])
@@ -70,8 +134,8 @@ def test_what_is_recorded_does_not_change_what_happens():
     threads = torch.get_num_threads()
     observe = {"first": lambda networks: networks.weights[0][:, 0, 0]}
     every = gradient_descent(problem, 0.1, 150, observe=observe)
-    some = gradient_descent(problem, 0.1, 150, record_every=40, observe=observe)
-    assert some.times.tolist() == [0, 40, 80, 120, 150]
+    some = gradient_descent(problem, 0.1, 150, record_every=40, record_at=[1, 80], observe=observe)
+    assert some.times.tolist() == [0, 1, 40, 80, 120, 150]
     assert torch.equal(every.loss[:, :, some.times], some.loss)
     assert torch.equal(every.observed["first"][:, :, some.times], some.observed["first"])
     assert torch.equal(every.conserved_quantity[:, :, some.times], some.conserved_quantity)
@@ -210,6 +274,8 @@ def test_laws_add_up():
         ({"learning_rates": np.ones((2, 3))}, "learning_rates must have shape"),
         ({"steps": 0}, "steps"),
         ({"record_every": 0}, "record_every"),
+        ({"record_at": [3]}, "record_at must be times from 0 to 2"),
+        ({"optimizer": "sgd"}, "optimizer must be one of gd, momentum, adam"),
         ({"loss": "hinge"}, "loss"),
         ({"activation": "swish"}, "activation"),
     ],
@@ -217,6 +283,13 @@ def test_laws_add_up():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         gradient_descent(draw([1]), **{"learning_rates": 0.1, "steps": 2, **arguments})
+
+
+def test_bad_optimizers():
+    with pytest.raises(ValueError, match="factor must be from 0 to below 1, got 1"):
+        momentum(1.0)
+    with pytest.raises(ValueError, match="epsilon positive"):
+        adam(epsilon=0.0)
 
 
 def test_bad_duration():

@@ -112,6 +112,7 @@ def test_modules_import_only_from_above():
         "network",
         "conservation",
         "trajectory",
+        "optimizers",
         "descent",
         "flow",
         "hessian",

@@ -1,9 +1,10 @@
 """Draws against published values, and against torch.nn.Linear with the global generator."""
 
+import numpy as np
 import pytest
 import torch
 
-from conslaw import conserved_quantity, draw
+from conslaw import conserved_quantity, draw, gradient_descent
 from conslaw.data import concentric_spheres, gaussian_mixture, xor
 
 SEEDS = [42, 137, 256, 512, 1024]
@@ -75,6 +76,16 @@ def test_data_sets():
         assert inputs[labels == label].norm(dim=1).mean().item() == pytest.approx(radius, abs=0.1)
 
 
+def test_mnist():
+    problem = draw([42, 137], (784, 32, 32, 32, 32, 10), dataset="mnist", samples=2000)
+    run = gradient_descent(problem, 0.1, 1, loss="mse")
+    published = [10.67173, 10.4489, 10.67259, 10.79205, 3.65756]  # after one step, seed 42
+    np.testing.assert_allclose(run.squared_norms[0, 0, 1], published, rtol=1e-6)
+    assert run.loss[0, 0, 1].item() == pytest.approx(0.100302, rel=5e-6)
+    assert problem.targets[0].sum(1).tolist() == [191, 220, 198, 191, 214, 180, 200, 224, 172, 210]
+    assert torch.equal(problem.inputs[0], problem.inputs[1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,8 +93,9 @@ def test_data_sets():
         ({"seeds": [1, 1]}, "seeds"),
         ({"widths": (20, 0, 5)}, "widths"),
         ({"widths": (20,)}, "widths"),
-        ({"dataset": "mnits"}, "dataset must be one of gaussian, xor, spheres"),
+        ({"dataset": "mnits"}, "dataset must be one of gaussian, xor, spheres, mnist"),
         ({"dataset": "xor"}, "2 inputs"),
+        ({"dataset": "mnist"}, "500, 1000, 2000 samples"),
         ({"dataset": "spheres"}, "2 classes"),
         ({"samples": 0}, "samples"),
         ({"order": "random"}, "order"),

@@ -1,0 +1,100 @@
+"""Optimizers: what step is made of the gradients. All change the weights by W ← W − η u with a direction u.
+
+Gradient descent has u = g. With any u, one step changes C_l by exactly
+
+    −2 η (⟨W_{l+1}, u_{l+1}⟩ − ⟨W_l, u_l⟩) + η² (‖u_{l+1}‖² − ‖u_l‖²).
+
+For u = g the first term is zero, since ⟨W_l, g_l⟩ is the same for all layers; this is Theorem 2. Preconditioned steps
+have no such law.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Optimizer", "adam", "momentum", "optimizer_function"]
+
+Optimizer = Callable[[list[Tensor], list[Tensor], int], list[Tensor]]
+"""Function from the gradients, a state (a list, empty at first, of tensors (M, …) that the function fills and updates)
+and the number of earlier steps to the directions u."""
+
+
+def momentum(factor: float = 0.9) -> Optimizer:
+    """Heavy-ball momentum, u_t = β u_{t−1} + g_t, as in `torch.optim.SGD`.
+
+    With V_t = ‖u_{l+1}‖² − ‖u_l‖² the drift is exactly η² (1 + β)/(1 − β) Σ_t V_t + 2 η β/(1 − β) A_T, where
+    A_T = ⟨W_{l+1}, u_{l+1}⟩ − ⟨W_l, u_l⟩ at the end vanishes as training converges.
+
+    Args:
+        factor: β, from 0 to below 1.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: If the factor is not in this range.
+    """
+    if not 0 <= factor < 1:
+        raise ValueError(f"factor must be from 0 to below 1, got {factor}")
+
+    def directions(gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+        if not state:
+            state.extend(torch.zeros_like(g) for g in gradients)
+        for velocity, gradient in zip(state, gradients, strict=True):
+            velocity.mul_(factor).add_(gradient)
+        return state
+
+    return directions
+
+
+def adam(decays: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> Optimizer:
+    """Adam (Kingma & Ba 2015), u = m̂ / (√v̂ + ε), as in `torch.optim.Adam`.
+
+    Args:
+        decays: β_1 of the mean m of gradients and β_2 of the mean v of their squares, from 0 to below 1.
+        epsilon: ε, positive.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+    if not all(0 <= decay < 1 for decay in decays) or not epsilon > 0:
+        raise ValueError(f"decays must be from 0 to below 1 and epsilon positive, got {decays} and {epsilon}")
+    first, second = decays
+
+    def directions(gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+        if not state:
+            state.extend(torch.zeros_like(g) for g in [*gradients, *gradients])
+        means, squares = state[: len(gradients)], state[len(gradients) :]
+        for mean, square, gradient in zip(means, squares, gradients, strict=True):
+            mean.lerp_(gradient, 1 - first)
+            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        scale, spread = 1 - first ** (step + 1), math.sqrt(1 - second ** (step + 1))
+        return [
+            mean / square.sqrt().div_(spread).add_(epsilon).mul_(scale)
+            for mean, square in zip(means, squares, strict=True)
+        ]
+
+    return directions
+
+
+def optimizer_function(optimizer: str | Optimizer) -> Optimizer | None:
+    """Look up an optimizer.
+
+    Args:
+        optimizer: "gd", "momentum" (factor 0.9), "adam" (PyTorch's defaults), or an `Optimizer`, which is returned.
+
+    Returns:
+        The optimizer, None for gradient descent.
+
+    Raises:
+        ValueError: If `optimizer` is none of these.
+    """
+    named = {"gd": None, "momentum": momentum(), "adam": adam()}
+    if isinstance(optimizer, str) and optimizer not in named:
+        raise ValueError(f"optimizer must be one of {', '.join(named)} or a function, got {optimizer!r}")
+    return named[optimizer] if isinstance(optimizer, str) else optimizer
