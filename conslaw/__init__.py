@@ -5,11 +5,11 @@ from conslaw.conservation import conserved_quantity, gradient_imbalance, matrix_
 from conslaw.descent import gradient_descent, loss_and_gradients, networks_at
 from conslaw.flow import gradient_flow
 from conslaw.hessian import DenseHessian, dense_hessian, hessian_vector_product
-from conslaw.lanczos import Eigenpairs, Sharpness, lanczos, sharpness, top_eigenvalue
+from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness, top_eigenvalue
 from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
 from conslaw.optimizers import adam, momentum
-from conslaw.plotting import use_style, with_spread
+from conslaw.plotting import ticks_at, use_style, with_spread
 from conslaw.problems import Problem, draw
 from conslaw.ranking import null_correlations, ranked, ranked_correlation
 from conslaw.record import Record
@@ -42,6 +42,7 @@ __all__ = [
     "Problem",
     "Record",
     "Sharpness",
+    "SharpnessObserver",
     "SwitchObserver",
     "Trajectory",
     "adam",
@@ -83,6 +84,7 @@ __all__ = [
     "sharpness",
     "softmax_sharpness",
     "squared_norms",
+    "ticks_at",
     "top_eigenvalue",
     "unit_laws",
     "use_style",

@@ -12,7 +12,7 @@ from torch import Tensor
 from conslaw.hessian import hessian_vector_product
 from conslaw.problems import Problem
 
-__all__ = ["Eigenpairs", "Sharpness", "lanczos", "sharpness", "top_eigenvalue"]
+__all__ = ["Eigenpairs", "Sharpness", "SharpnessObserver", "lanczos", "sharpness", "top_eigenvalue"]
 
 
 class Eigenpairs(NamedTuple):
@@ -89,7 +89,7 @@ def lanczos(
         for _ in range(2):  # once leaves a remainder of the order of the rounding error times the condition number
             vector = vector - torch.bmm(torch.bmm(span, vector.unsqueeze(2)).mT, span).squeeze(1)
         norm = vector.norm(dim=1)
-        if step >= count and (step % 5 == 0 or step == steps):
+        if step >= count and (step % 3 == 0 or step == steps):
             tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
             if off_diagonal:
                 beside = torch.diag_embed(torch.stack(off_diagonal, 1), 1)
@@ -162,3 +162,28 @@ def sharpness(
     begin = random if start is None else start + 0.01 * random
     product = hessian_vector_product(problem, loss, activation)
     return Sharpness(*(x[:, 0] for x in lanczos(product, begin, tolerance=tolerance, iterations=iterations)))
+
+
+class SharpnessObserver:
+    """An observable of `gradient_descent`: the sharpness at every recorded time, started from the last eigenvectors.
+
+    It returns (J,): λ_max, or NaN where the iteration has not converged.
+    """
+
+    def __init__(self, loss: str | float = "cross_entropy", activation: str | float = "relu", tolerance: float = 1e-4):
+        """Start without eigenvectors.
+
+        Args:
+            loss: As in `gradient_descent`.
+            activation: As in `gradient_descent`.
+            tolerance: Relative residual; the eigenvalue's relative error is of the order of its square.
+        """
+        self._options = {"loss": loss, "activation": activation, "tolerance": tolerance}
+        self._inputs = self._vectors = None
+
+    def __call__(self, networks: Problem) -> Tensor:
+        """Compute the sharpness of the present networks."""
+        start = self._vectors if self._inputs is networks.inputs else None
+        top = sharpness(networks, start=start, **self._options)
+        self._inputs, self._vectors = networks.inputs, top.vector
+        return torch.where(top.converged, top.value, torch.nan)

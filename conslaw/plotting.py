@@ -16,6 +16,7 @@ __all__ = [
     "PURPLE",
     "RED",
     "SKY",
+    "ticks_at",
     "use_style",
     "with_spread",
 ]
@@ -65,3 +66,14 @@ def with_spread(axes: Axes, x, y, **options) -> None:
     """
     y = np.asarray(y)
     axes.errorbar(x, y.mean(1), y.std(1), capsize=3, **options)
+
+
+def ticks_at(axes: Axes, values) -> None:
+    """Label a logarithmic x axis at the given values only, such as the widths that were trained.
+
+    Args:
+        axes: Axes whose x axis is logarithmic already.
+        values: Where to put ticks, shape (N,).
+    """
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()

@@ -75,7 +75,7 @@ class Problem:
 
         There the data enter through [X; Y] [X; Y]ᵀ alone. With the decomposition [X; Y]ᵀ = Q R the columns of Rᵀ give
         the same Gram matrix as the n samples, hence the same loss, gradients and Hessian. Wrong for anything but
-        linear networks under squared error.
+        linear networks under squared error. `gradient_descent` uses it by itself.
 
         Returns:
             The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged.

@@ -59,14 +59,22 @@ def fit_power_law(x, y, window: tuple[float, float] = (0, np.inf), threshold: fl
     2.0
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
+    kept = _kept(x, y, window, threshold)
+    line = stats.linregress(np.log(x[kept]), np.log(y[kept]))
+    ends = float(x[kept].min()), float(x[kept].max())
+    return PowerLaw(float(line.slope), float(np.exp(line.intercept)), float(line.rvalue**2), int(kept.sum()), ends)
+
+
+def _kept(
+    x: np.ndarray, y: np.ndarray, window: tuple[float, float] = (0, np.inf), threshold: float = 0.0
+) -> np.ndarray:
+    """Which points `fit_power_law` uses."""
     # A window's end is often the grid point itself, computed in another way.
     inside = (x >= window[0] * (1 - 1e-12)) & (x <= window[1] * (1 + 1e-12))
     kept = inside & np.isfinite(y) & (y > threshold)
     if kept.sum() < 3:
         raise ValueError(f"a power law takes at least 3 points, got {kept.sum()} in the window {window}")
-    line = stats.linregress(np.log(x[kept]), np.log(y[kept]))
-    ends = float(x[kept].min()), float(x[kept].max())
-    return PowerLaw(float(line.slope), float(np.exp(line.intercept)), float(line.rvalue**2), int(kept.sum()), ends)
+    return kept
 
 
 def local_slopes(x, y) -> np.ndarray:
@@ -127,12 +135,14 @@ def bootstrap_exponent(x, y, resamples: int = 2000, level: float = 0.95, **windo
     Returns:
         Lower and upper end; NaN for fewer than two seeds.
     """
-    y = np.asarray(y, float)
+    x, y = np.asarray(x, float), np.asarray(y, float)
     if y.shape[1] < 2:
         return np.nan, np.nan
+    kept = _kept(x, y.mean(1), **window)
 
-    def exponent(seeds: np.ndarray) -> float:
-        return fit_power_law(x, y[:, seeds].mean(1), **window).exponent
+    def exponent(seeds: np.ndarray, axis: int) -> np.ndarray:
+        means = y[kept][:, seeds].mean(-1)  # (points, resamples)
+        return np.polyfit(np.log(x[kept]), np.log(means), 1)[0]
 
     result = stats.bootstrap(
         (np.arange(y.shape[1]),),
@@ -140,7 +150,7 @@ def bootstrap_exponent(x, y, resamples: int = 2000, level: float = 0.95, **windo
         n_resamples=resamples,
         confidence_level=level,
         method="percentile",
-        vectorized=False,
+        vectorized=True,
         rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

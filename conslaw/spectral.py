@@ -43,7 +43,8 @@ def geometric_sum(complement: Tensor, steps: int) -> Tensor:
     numerator = torch.where(
         near, -torch.expm1(steps * torch.log1p(-torch.where(near, complement, 0))), 1 - ratio.pow(steps)
     )
-    return torch.where(complement == 0, float(steps), numerator / torch.where(complement == 0, 1, complement))
+    constant = complement.abs() < torch.finfo(complement.dtype).tiny  # 0, or so small that its logarithm is lost
+    return torch.where(constant, float(steps), numerator / torch.where(constant, 1, complement))
 
 
 def _rates(learning_rates: float | Sequence[float] | Tensor, like: Tensor) -> Tensor:

@@ -7,22 +7,23 @@ from torch import Tensor
 
 from conslaw.conservation import gradient_imbalance, squared_norms
 from conslaw.descent import loss_and_gradients
-from conslaw.network import IDENTITY, Activation, forward
+from conslaw.network import IDENTITY, Activation, Memory, forward
 from conslaw.problems import Problem
 
 __all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum"]
 
 
-def first_preactivations(problem: Problem) -> Tensor:
+def first_preactivations(problem: Problem, memory: Memory | None = None) -> Tensor:
     """W_1 x + b_1, whose signs are the gates of a ReLU network.
 
     Args:
         problem: M networks and their data.
+        memory: As in `loss_and_gradients`.
 
     Returns:
         Shape (M, m, n).
     """
-    return forward(problem.weights[:1], problem.biases[:1], problem.inputs, IDENTITY)[0][0]
+    return forward(problem.weights[:1], problem.biases[:1], problem.inputs, IDENTITY, memory)[0][0]
 
 
 class SwitchObserver:
@@ -35,19 +36,22 @@ class SwitchObserver:
 
     def __init__(self) -> None:
         """Start without gates to compare with."""
-        self._inputs = self._gates = None
+        self._inputs, self._gates, self._memory = None, None, {}
 
     def __call__(self, networks: Problem) -> Tensor:
         """Compare the gates with those of the last call."""
-        preactivations = first_preactivations(networks)
+        same = self._inputs is networks.inputs
+        self._memory = self._memory if same else {}
+        preactivations = first_preactivations(networks, self._memory)
         gates = preactivations > 0
-        if self._inputs is networks.inputs:
-            changed = gates ^ self._gates
-            share, units = changed.double().mean((1, 2)), changed.any(2).double().sum(1)
+        margin = preactivations.abs_().amin((1, 2)).double()
+        if same:
+            counts = (gates ^ self._gates).view(torch.uint8).sum(2, dtype=torch.int32)  # of samples, for each unit
+            share, units = counts.double().mean(1) / gates.shape[2], (counts > 0).double().sum(1)
         else:
-            share = units = torch.full_like(preactivations[:, 0, 0], torch.nan).double()
+            share = units = torch.full_like(margin, torch.nan)
         self._inputs, self._gates = networks.inputs, gates
-        return torch.stack([share, units, preactivations.abs().amin((1, 2)).double()], 1)
+        return torch.stack([share, units, margin], 1)
 
 
 def frozen_gate_sum(

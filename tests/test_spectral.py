@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conslaw import (
@@ -33,6 +33,7 @@ def flat_gradient(problem, loss, activation):
 
 
 @given(x=st.floats(-0.02, 2), steps=st.integers(1, 400))
+@example(x=5e-324, steps=1)
 def test_geometric_sum(x, steps):
     terms = [(1 - x) ** t for t in range(steps)]
     result = geometric_sum(torch.tensor([x], dtype=torch.float64), steps).item()
