@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from conslaw.conservation import norms
 from conslaw.losses import cross_entropy_weight, loss_function
-from conslaw.network import IDENTITY, Activation, Memory, activation_function, backward, forward
+from conslaw.network import IDENTITY, Activation, Memory, activation_function, backward, forward, product
 from conslaw.optimizers import Optimizer, optimizer_function
-from conslaw.problems import Problem
+from conslaw.problems import Problem, is_shared
 from conslaw.trajectory import Trajectory
 
 __all__ = ["gradient_descent", "loss_and_gradients", "networks_at"]
@@ -50,9 +50,12 @@ def loss_and_gradients(
     # In a linear network the order of the products is free: W_L … W_1 first, and the samples once, not in every layer.
     collapsed = sigma is IDENTITY and not problem.biases
     preactivations, activations = forward(problem.weights, problem.biases, None if collapsed else inputs, sigma, memory)
-    outputs = torch.bmm(preactivations[-1], inputs) if collapsed else preactivations[-1]
+    outputs, kept = preactivations[-1], {} if memory is None else memory
+    if collapsed:
+        outputs = product(outputs, inputs, kept, "outputs", 0)
     value, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
-    residual = torch.bmm(residual, inputs.mT) if collapsed else residual
+    if collapsed:
+        residual = product(residual, inputs.mT, kept, "residual", 0)
     gradients, residuals = backward(problem.weights, preactivations, activations, residual, sigma, memory)
     return value, gradients + [r.sum(2) for r in residuals] if problem.biases else gradients
 
@@ -185,7 +188,9 @@ def _chunks(problem: Problem, runs: int) -> tuple[Tensor, ...]:
         return (torch.arange(runs),)
     hidden = sum(weight.shape[1] for weight in problem.weights[:-1])
     bytes_of_one = hidden * problem.inputs.shape[2] * problem.inputs.element_size()
-    rounds = max(1, math.ceil(runs * bytes_of_one / (CACHE_BYTES * torch.get_num_threads())))
+    # Where inputs are shared, their product with many networks' weights at once is worth more than the cache.
+    size = CACHE_BYTES * torch.get_num_threads() * (4 if is_shared(problem.inputs) else 1)
+    rounds = max(1, math.ceil(runs * bytes_of_one / size))
     for_each_thread = math.ceil(runs / (rounds * torch.get_num_threads()))
     return torch.arange(runs).split(for_each_thread * torch.get_num_threads())
 

@@ -44,7 +44,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor, samples: int) -> tuple[Tenso
     """
     log_probabilities = torch.log_softmax(outputs, 1)
     loss = torch.linalg.vecdot(targets.flatten(1), log_probabilities.flatten(1)) / -samples
-    return loss, log_probabilities.exp_().sub_(targets).mul_(1 / samples)
+    return loss, log_probabilities.exp().sub_(targets).mul_(1 / samples)
 
 
 def cross_entropy_weight(loss: str | float) -> float:

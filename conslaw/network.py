@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, leaky_relu, relu
 
-__all__ = ["IDENTITY", "Activation", "Memory", "activation_function", "backward", "forward"]
+from conslaw.problems import is_shared
+
+__all__ = ["IDENTITY", "Activation", "Memory", "activation_function", "backward", "forward", "product"]
 
 
 Memory = dict[tuple[str, int], Tensor]
@@ -91,6 +93,27 @@ def activation_function(activation: str | float | Activation) -> Activation:
     return piecewise_linear(1 - activation)
 
 
+def product(left: Tensor, right: Tensor, memory: Memory, name: str, layer: int) -> Tensor:
+    """Batched matrix product, as one product of the stacked left factors where the right one is shared.
+
+    Args:
+        left: Shape (M, a, b).
+        right: Shape (M, b, c).
+        memory: Where the result is kept, and overwritten by the next call.
+        name: What it is.
+        layer: And of which layer.
+
+    Returns:
+        Shape (M, a, c).
+    """
+    if is_shared(right):
+        stacked = torch.mm(left.flatten(0, 1), right[0], out=memory.get((name, layer)))
+        memory[name, layer] = stacked
+        return stacked.unflatten(0, left.shape[:2])
+    memory[name, layer] = torch.bmm(left, right, out=memory.get((name, layer)))
+    return memory[name, layer]
+
+
 def forward(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
@@ -117,14 +140,14 @@ def forward(
     for layer, weight in enumerate(weights):
         if layer:
             activations.append(activation.function(preactivations[-1], inplace))
-        key, before = ("preactivation", layer), activations[-1]
+        before = activations[-1]
         if before is None:
-            memory[key] = weight
-        elif biases:
-            memory[key] = torch.baddbmm(biases[layer].unsqueeze(2), weight, before, out=memory.get(key))
-        else:
-            memory[key] = torch.bmm(weight, before, out=memory.get(key))
-        preactivations.append(memory[key])
+            preactivations.append(weight)
+            continue
+        preactivations.append(product(weight, before, memory, "preactivation", layer))
+        if biases:
+            bias = biases[layer].unsqueeze(2)
+            preactivations[-1] = preactivations[-1].add_(bias) if inplace else preactivations[-1] + bias
     return preactivations, activations
 
 
@@ -150,22 +173,17 @@ def backward(
         The weights' gradients, L tensors (M, out, in), and the residuals [r_1, …, r_L]; a bias' gradient is r_l.sum(2).
     """
     memory = {} if memory is None else memory
-
-    def product(name: str, layer: int, left: Tensor, right: Tensor) -> Tensor:
-        memory[name, layer] = torch.bmm(left, right, out=memory.get((name, layer)))
-        return memory[name, layer]
-
     residuals = [residual]
     for layer in range(len(weights) - 1, 0, -1):
-        gradient = product("residual", layer, weights[layer].mT, residuals[0])
+        gradient = product(weights[layer].mT, residuals[0], memory, "residual", layer)
         residuals.insert(0, activation.gradient(gradient, preactivations[layer - 1], activations[layer]))
     gradients = []
     for layer, (before, residual) in enumerate(zip(activations, residuals, strict=True)):
         if before is None:
             gradients.append(residual)
         # r aᵀ or (a rᵀ)ᵀ: on a CPU the product with fewer rows is faster, by up to two thirds.
-        elif before.shape[1] < residual.shape[1]:
-            gradients.append(product("gradient", layer, before, residual.mT).mT)
+        elif before.shape[1] < residual.shape[1] and not is_shared(before):
+            gradients.append(product(before, residual.mT, memory, "gradient", layer).mT)
         else:
-            gradients.append(product("gradient", layer, residual, before.mT))
+            gradients.append(product(residual, before.mT, memory, "gradient", layer))
     return gradients, residuals

@@ -13,11 +13,23 @@ from torch import Tensor
 
 from conslaw.data import DATASETS
 
-__all__ = ["TEST_SAMPLES", "Problem", "draw"]
+__all__ = ["TEST_SAMPLES", "Problem", "draw", "is_shared"]
 
 TEST_SAMPLES = 50
 """Size of the test set the published scripts draw and never use. It matters only where data are drawn before
 weights."""
+
+
+def is_shared(inputs: Tensor) -> bool:
+    """Tell whether all networks see one and the same tensor, expanded.
+
+    Args:
+        inputs: Shape (M, d, n).
+
+    Returns:
+        Whether M > 1 networks share one entry.
+    """
+    return len(inputs) > 1 and inputs.stride(0) == 0
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Problem:
     biases: tuple[Tensor, ...]
     """b_1 … b_L, each (M, out); empty for networks without biases."""
     inputs: Tensor
-    """x, shape (M, d, n)."""
+    """x, shape (M, d, n); a view with stride 0 of one network's where all have the same, such as MNIST."""
     targets: Tensor
     """y, shape (M, K, n); one-hot as drawn."""
     samples: int
@@ -50,9 +62,10 @@ class Problem:
 
     def select(self, networks: Tensor) -> "Problem":
         """Return copies of the networks and data at the given indices (J,) of the M networks."""
+        shared = is_shared(self.inputs)
         return replace(
             self.with_parameters([p[networks] for p in self.parameters]),
-            inputs=self.inputs[networks],
+            inputs=self.inputs[:1].expand(len(networks), -1, -1) if shared else self.inputs[networks],
             targets=self.targets[networks],
         )
 
@@ -64,9 +77,10 @@ class Problem:
         """
         if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {str(device)!r} was asked for, but torch finds no CUDA device here; use 'cpu'")
+        shared = is_shared(self.inputs)
         return replace(
             self.with_parameters([p.to(device, dtype) for p in self.parameters]),
-            inputs=self.inputs.to(device, dtype),
+            inputs=(self.inputs[:1] if shared else self.inputs).to(device, dtype).expand_as(self.inputs),
             targets=self.targets.to(device, dtype),
         )
 
@@ -83,6 +97,26 @@ class Problem:
         dim = self.inputs.shape[1]
         triangle = torch.linalg.qr(torch.cat([self.inputs, self.targets], 1).mT, mode="r").R.mT
         return replace(self, inputs=triangle[:, :dim].contiguous(), targets=triangle[:, dim:].contiguous())
+
+    def in_span_of_inputs(self) -> "Problem":
+        """Return the problem with inputs in coordinates Qᵀx of their span, and W_1 Q for W_1: exact for any network.
+
+        Training moves W_1 only within the span, so what is left out of ‖W_1‖² is a constant: outputs, gradient norms,
+        drifts and the eigenvalues λ ≠ 0 of the Hessian stay the same; C_1 itself is larger by that constant. It pays
+        where inputs have more dimensions than their rank, as images do.
+
+        Returns:
+            The problem with as many inputs as their rank, the same for all networks.
+
+        Raises:
+            ValueError: If the networks do not share their inputs.
+        """
+        if not is_shared(self.inputs):
+            raise ValueError("the networks must share their inputs, as those that see MNIST do")
+        vectors, values, _ = torch.linalg.svd(self.inputs[0].double(), full_matrices=False)
+        basis = vectors[:, values > values[0] * len(vectors) * torch.finfo(values.dtype).eps].to(self.inputs)
+        inputs = (basis.mT @ self.inputs[0]).expand(len(self.inputs), -1, -1)
+        return replace(self, weights=(self.weights[0] @ basis, *self.weights[1:]), inputs=inputs)
 
 
 def draw(
@@ -166,5 +200,7 @@ def draw(
     depth = len(widths) - 1
     stacked = [torch.stack(tensors) for tensors in zip(*parameters, strict=True)]
     inputs, targets = (torch.stack(tensors) for tensors in zip(*data, strict=True))
+    if dataset == "mnist":
+        inputs = inputs[:1].expand_as(inputs)
     problem = Problem(tuple(stacked[:depth]), tuple(stacked[depth:]), inputs, targets, samples)
     return problem.to(torch.float32).to(dtype, device)

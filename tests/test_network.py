@@ -1,11 +1,13 @@
 """Losses, forward and backward pass against torch's own functions, autograd and finite differences."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conslaw import draw, loss_and_gradients
+from conslaw import dense_hessian, draw, gradient_descent, loss_and_gradients, sharpness
 from conslaw.losses import loss_function
 from conslaw.network import NAMED, activation_function
 
@@ -91,3 +93,38 @@ def test_unknown_activation(activation):
 
 def test_every_named_activation_is_tested():
     assert set(NAMED) <= set(TORCH)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "linear"])
+def test_shared_inputs_change_nothing(bias, activation):
+    one = draw([42, 137, 256], (20, 9, 7, 5), bias=bias, samples=30)
+    shared = replace(one, inputs=one.inputs[:1].expand(3, -1, -1))
+    own = replace(one, inputs=shared.inputs.contiguous())
+    runs = [gradient_descent(problem, [0.05, 0.1], 70, activation=activation) for problem in (shared, own)]
+    torch.testing.assert_close(runs[0].loss, runs[1].loss, rtol=1e-11, atol=0)
+    for ours, theirs in zip(runs[0].parameters, runs[1].parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+    for problem in (shared.select(torch.tensor([0, 2])), shared.to(torch.float32)):
+        assert problem.inputs.stride(0) == 0
+    torch.testing.assert_close(
+        sharpness(shared, activation=activation).value, sharpness(own, activation=activation).value
+    )
+    for ours, theirs in zip(dense_hessian(shared), dense_hessian(own), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+def test_the_span_of_inputs_is_all_that_training_sees():
+    problem = draw([1, 2], (12, 9, 4), samples=30)
+    flat = problem.inputs[0].clone()
+    flat[7:] = torch.randn(5, 7, dtype=flat.dtype) @ flat[:7]  # rank 7
+    problem = replace(problem, inputs=flat.expand(2, -1, -1))
+    inside = problem.in_span_of_inputs()
+    assert inside.inputs.shape == (2, 7, 30)
+    whole, spanned = (gradient_descent(p, [0.02, 0.1], 50) for p in (problem, inside))
+    torch.testing.assert_close(spanned.loss, whole.loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(spanned.drift, whole.drift, rtol=1e-9, atol=1e-13)
+    torch.testing.assert_close(spanned.imbalance_sum, whole.imbalance_sum, rtol=1e-10, atol=0)
+    torch.testing.assert_close(sharpness(inside).value, sharpness(problem).value)
+    with pytest.raises(ValueError, match="share their inputs"):
+        draw([1, 2]).in_span_of_inputs()
