@@ -10,8 +10,9 @@ FRESH = tempfile.TemporaryDirectory(prefix="conslaw-figures-")
 
 
 def pytest_configure() -> None:
-    """Point notebooks to the temporary folder."""
+    """Point notebooks to the temporary folder, and those that read records to the committed ones."""
     os.environ["CONSLAW_FIGURES"] = FRESH.name
+    os.environ["CONSLAW_RECORDS"] = str(Path(__file__).parent / "figures")
 
 
 def pytest_unconfigure() -> None:
@@ -29,4 +30,5 @@ def fresh() -> Path:
 def committed(monkeypatch) -> Path:
     """Folder of the committed records, which is then the one in use."""
     monkeypatch.delenv("CONSLAW_FIGURES")
+    monkeypatch.delenv("CONSLAW_RECORDS")
     return Path(__file__).parent / "figures"

@@ -1,10 +1,17 @@
 """The core of the companion to arXiv:2604.07405, "Conservation Law Breaking at the Edge of Stability"."""
 
 from conslaw.compression import correct_probability, margin_kernel, softmax_sharpness
-from conslaw.conservation import conserved_quantity, gradient_imbalance, matrix_laws, squared_norms, unit_laws
+from conslaw.conservation import (
+    conserved_quantity,
+    gradient_imbalance,
+    matrix_laws,
+    restore_unit_laws,
+    squared_norms,
+    unit_laws,
+)
 from conslaw.descent import gradient_descent, loss_and_gradients, networks_at
 from conslaw.flow import gradient_flow
-from conslaw.hessian import DenseHessian, dense_hessian, hessian_vector_product
+from conslaw.hessian import DenseHessian, dense_hessian, gradient_vector, hessian_vector_product
 from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness, top_eigenvalue
 from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
@@ -23,7 +30,9 @@ from conslaw.scaling import (
     seed_exponents,
 )
 from conslaw.spectral import (
+    HessianModes,
     crossover_sum,
+    hessian_modes,
     layer_signs,
     pair_coefficients,
     pair_sum,
@@ -38,6 +47,7 @@ __all__ = [
     "DataModes",
     "DenseHessian",
     "Eigenpairs",
+    "HessianModes",
     "PowerLaw",
     "Problem",
     "Record",
@@ -60,6 +70,8 @@ __all__ = [
     "gradient_descent",
     "gradient_flow",
     "gradient_imbalance",
+    "gradient_vector",
+    "hessian_modes",
     "hessian_vector_product",
     "lanczos",
     "layer_signs",
@@ -79,6 +91,7 @@ __all__ = [
     "published_crossover_sum",
     "ranked",
     "ranked_correlation",
+    "restore_unit_laws",
     "run_table",
     "seed_exponents",
     "sharpness",

@@ -1,4 +1,4 @@
-"""The command line: conslaw list, conslaw rebuild, conslaw ledger."""
+"""The command line: conslaw list, rebuild, ledger, agreement, site."""
 
 import ast
 
@@ -6,7 +6,7 @@ import click
 import papermill
 import torch
 
-from conslaw import ledger, record
+from conslaw import agreement, ledger, record
 from conslaw.rebuild import notebook_names, rebuild, title
 
 __all__ = ["main"]
@@ -71,6 +71,21 @@ def update_ledger() -> None:
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo(ledger.table())
+
+
+@main.command("agreement")
+def show_agreement() -> None:
+    """Compare every published per-seed number with ours."""
+    try:
+        table = agreement.comparisons()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(agreement.report(table).to_string(float_format="{:.1e}".format, na_rep=""))
+    resolved = table[table.resolved]
+    click.echo(
+        f"{len(table)} numbers; {len(resolved)} are resolved: median deviation {resolved.relative_error.median():.1e}, "
+        f"worst {resolved.relative_error.max():.1e}"
+    )
 
 
 if __name__ == "__main__":

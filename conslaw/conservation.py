@@ -17,6 +17,7 @@ __all__ = [
     "gradient_imbalance",
     "matrix_laws",
     "norms",
+    "restore_unit_laws",
     "squared_norms",
     "unit_laws",
 ]
@@ -103,6 +104,43 @@ def unit_laws(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> list[
     """
     laws = [after.square().sum(1) - before.square().sum(2) for before, after in pairwise(weights)]
     return [law - bias.square() for law, bias in zip(laws, biases, strict=False)] if biases else laws
+
+
+def restore_unit_laws(weights: Sequence[Tensor], laws: Sequence[Tensor]) -> list[Tensor]:
+    """Rescale hidden units so that each unit's law has a given value; the network's outputs stay the same.
+
+    Unit i of layer l is rescaled by W_l[i] → a W_l[i], W_{l+1}[:, i] → W_{l+1}[:, i] / a, with the one a > 0 for which
+    ‖outgoing‖² / a² − a² ‖incoming‖² is the value asked for. Layers take turns, since units of neighbouring layers
+    share weights; this minimises a convex function of the ln a, so it converges.
+
+    Args:
+        weights: L tensors (M, out, in), of networks without biases whose activation is homogeneous.
+        laws: For each hidden layer the values (M, width), as returned by `unit_laws`.
+
+    Returns:
+        The rescaled weights.
+
+    Raises:
+        RuntimeError: If the turns do not converge.
+
+    >>> weights = [torch.ones(1, 3, 2), 2 * torch.ones(1, 1, 3)]
+    >>> unit_laws(restore_unit_laws(weights, [torch.zeros(1, 3)]))[0].abs().max().item() < 1e-6
+    True
+    """
+    restored = list(weights)
+    for _ in range(10_000):
+        largest = 0.0
+        for layer, law in enumerate(laws):
+            incoming, outgoing = restored[layer].square().sum(2), restored[layer + 1].square().sum(1)
+            root = (law.square() + 4 * incoming * outgoing).sqrt()
+            # Of the two forms of the solution the one in which nothing cancels.
+            factor = torch.where(law > 0, 2 * outgoing / (root + law), (root - law) / (2 * incoming)).sqrt()
+            restored[layer] = restored[layer] * factor.unsqueeze(2)
+            restored[layer + 1] = restored[layer + 1] / factor.unsqueeze(1)
+            largest = max(largest, (factor - 1).abs().max().item())
+        if largest < 100 * torch.finfo(factor.dtype).eps:
+            return restored
+    raise RuntimeError(f"the units' laws could not be restored: factors still change by {largest:.1e}")
 
 
 def matrix_laws(weights: Sequence[Tensor]) -> list[Tensor]:

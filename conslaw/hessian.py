@@ -16,11 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from conslaw.descent import loss_and_gradients
 from conslaw.losses import loss_function, output_curvature
 from conslaw.network import activation_function, backward, forward
 from conslaw.problems import Problem
 
-__all__ = ["DenseHessian", "dense_hessian", "hessian_vector_product"]
+__all__ = ["DenseHessian", "dense_hessian", "gradient_vector", "hessian_vector_product"]
 
 
 class DenseHessian(NamedTuple):
@@ -120,6 +121,20 @@ def dense_hessian(
     ]
     order = torch.cat([place[:, :-1].flatten() for place in places] + [place[:, -1] for place in places])
     return DenseHessian(*(matrix[:, order][:, :, order] for matrix in (gauss_newton, residual_part)))
+
+
+def gradient_vector(problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu") -> Tensor:
+    """Compute the gradient of every network's loss as one vector, in the order of the Hessian's rows.
+
+    Args:
+        problem: M networks and their data.
+        loss: As in `gradient_descent`.
+        activation: As in `gradient_descent`.
+
+    Returns:
+        g, shape (M, P).
+    """
+    return torch.cat([g.flatten(1) for g in loss_and_gradients(problem, loss, activation)[1]], 1)
 
 
 def hessian_vector_product(problem: Problem, loss: str | float, activation: str | float) -> Callable[[Tensor], Tensor]:

@@ -61,7 +61,7 @@ def lanczos(
         iterations: Largest number of products.
 
     Returns:
-        The eigenpairs, converged or not.
+        The eigenpairs, converged or not; NaN for matrices that are not finite.
 
     Raises:
         ValueError: If `count` is not between 1 and P, or larger than `iterations`.
@@ -79,30 +79,37 @@ def lanczos(
     sign = -1.0 if smallest else 1.0
     steps = min(iterations, size)
     basis = start.new_empty(len(start), steps, size)
-    diagonal, off_diagonal = [], []
+    diagonal, off_diagonal, largest = [], [], start.new_zeros(len(start))
     following = start / start.norm(dim=1, keepdim=True)
     for step in range(1, steps + 1):
         basis[:, step - 1] = following
         vector = sign * product(following)
         diagonal.append((vector * following).sum(1))
         span = basis[:, :step]
-        for _ in range(2):  # once leaves a remainder of the order of the rounding error times the condition number
-            vector = vector - torch.bmm(torch.bmm(span, vector.unsqueeze(2)).mT, span).squeeze(1)
+        vector = _orthogonalise(vector, span)
         norm = vector.norm(dim=1)
+        largest = torch.maximum(largest, diagonal[-1].abs() + norm)
+        exhausted = norm <= torch.finfo(norm.dtype).eps * size * largest  # the start vectors lie in an invariant space
+        norm = norm.masked_fill(exhausted, 0.0)
         if step >= count and (step % 3 == 0 or step == steps):
             tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
             if off_diagonal:
                 beside = torch.diag_embed(torch.stack(off_diagonal, 1), 1)
                 tridiagonal = tridiagonal + beside + beside.mT
-            values, vectors = torch.linalg.eigh(tridiagonal)
+            broken = ~tridiagonal.isfinite().all((1, 2), keepdim=True)  # such as those of diverged networks
+            values, vectors = torch.linalg.eigh(tridiagonal.masked_fill(broken, 0.0))
+            values = values.masked_fill(broken.squeeze(2), torch.nan)
             scale = values.abs().amax(1, keepdim=True)
             values, vectors = values.flip(1)[:, :count], vectors.flip(2)[:, :, :count]
             residuals = norm.unsqueeze(1) * vectors[:, -1].abs()
             converged = residuals <= tolerance * scale
-            if converged.all():
+            if (converged | broken.squeeze(2)).all():
                 break
         off_diagonal.append(norm)
-        following = vector / norm.clamp_min(torch.finfo(norm.dtype).tiny).unsqueeze(1)
+        following = vector / norm.unsqueeze(1)
+        if exhausted.any() and step < size:  # go on in the rest of the space
+            fresh = _orthogonalise(_random(vector, seed=step), span)
+            following = torch.where(exhausted.unsqueeze(1), fresh / fresh.norm(dim=1, keepdim=True), following)
     return Eigenpairs(sign * values, torch.bmm(vectors.mT, span), residuals, converged)
 
 
@@ -125,9 +132,16 @@ def top_eigenvalue(matrix: Tensor, tolerance: float = 1e-8) -> Tensor:
     return found.values[:, 0]
 
 
-def _random(like: Tensor) -> Tensor:
+def _orthogonalise(vector: Tensor, span: Tensor) -> Tensor:
+    """Subtract from vectors (M, P) their part in the span of orthonormal vectors (M, k, P)."""
+    for _ in range(2):  # once leaves a remainder of the order of the rounding error times the condition number
+        vector = vector - torch.bmm(torch.bmm(span, vector.unsqueeze(2)).mT, span).squeeze(1)
+    return vector
+
+
+def _random(like: Tensor, seed: int = 0) -> Tensor:
     """Return one random unit vector (P,) from a fixed seed for each of M matrices, (M, P)."""
-    vector = torch.randn(like.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    vector = torch.randn(like.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(like)
     return (vector / vector.norm()).expand_as(like)
 
 

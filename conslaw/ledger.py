@@ -121,14 +121,20 @@ def table() -> str:
         The table.
 
     Raises:
-        ValueError: If a record is missing or damaged.
+        ValueError: If a record is missing or damaged, or lacks a quantity.
     """
     lines = [
         "| claim | in the paper | published | here | verdict | why | rebuild |",
         "|---|---|---|---|---|---|---|",
     ]
     for claim in read_claims():
-        verdict = judge(claim, read_record(claim.notebook)["values"])
+        try:
+            verdict = judge(claim, read_record(claim.notebook)["values"])
+        except KeyError as error:
+            raise ValueError(
+                f"the record of {claim.notebook} has no quantity {error}, which claim {claim.id} asks for; "
+                f"make it anew with `conslaw rebuild --force {claim.notebook}`"
+            ) from error
         notebook = f"[`conslaw rebuild {claim.notebook}`](notebooks/{claim.notebook}.ipynb)"
         lines.append(
             f"| {claim.id}: {claim.statement} | {claim.place} | {claim.published} | {verdict.measured} "

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from conslaw import record
 
-__all__ = ["Outcome", "notebook_names", "rebuild", "title"]
+__all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
 
 PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
@@ -44,6 +44,11 @@ class Outcome:
 def notebook_names() -> list[str]:
     """Return the names of all notebooks, sorted."""
     return sorted(path.stem for path in record.NOTEBOOKS.glob("*.ipynb"))
+
+
+def is_summary(name: str) -> bool:
+    """Tell whether a notebook reads what the others have made, and therefore runs after them: 00_overview and such."""
+    return name.startswith("00_")
 
 
 def title(name: str) -> str:
@@ -92,11 +97,15 @@ def rebuild(
     threads = max(1, cores // jobs)
     outcomes, running = {}, []
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(names), unit="notebook", disable=None) as bar:
-        futures = {pool.submit(_rebuild_one, name, parameters, force, threads, running): name for name in names}
         try:
-            for future in as_completed(futures):
-                outcomes[futures[future]] = future.result()
-                bar.update()
+            for summaries in (False, True):
+                chosen = [name for name in names if is_summary(name) is summaries]
+                futures = {
+                    pool.submit(_rebuild_one, name, parameters, force, threads, running): name for name in chosen
+                }
+                for future in as_completed(futures):
+                    outcomes[futures[future]] = future.result()
+                    bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
@@ -133,7 +142,12 @@ def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threa
         }
         process = subprocess.Popen(
             [sys.executable, "-c", PAPERMILL],
-            env={**os.environ, "CONSLAW_FIGURES": str(fresh), "OMP_NUM_THREADS": str(threads)},
+            env={
+                **os.environ,
+                "CONSLAW_FIGURES": str(fresh),
+                "CONSLAW_RECORDS": str(figures.resolve()),
+                "OMP_NUM_THREADS": str(threads),
+            },
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -175,7 +189,10 @@ def _state(source: Path) -> str:
     for cell in nbformat.read(source, 4).cells:
         digest.update(cell.source.encode() if cell.cell_type == "code" else b"")
     package = Path(__file__).parent
-    for path in sorted([*package.glob("*.py"), *package.glob("*.toml"), *record.NOTEBOOKS.glob("published/*.csv")]):
+    paths = [*package.glob("*.py"), *package.glob("*.toml"), *record.NOTEBOOKS.glob("published/*.csv")]
+    if is_summary(source.stem):
+        paths += [path for path in record.figures_folder().glob("*.*") if not is_summary(path.name)]
+    for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,7 +1,8 @@
 """Records: the numbers, runs and figures a notebook leaves in figures/, written so that nothing already made is lost.
 
-A notebook's record is figures/<name>.json (parameters, values, provenance), .csv (one row per trained network), .png
-and .svg. Runs with other than the default parameters go to figures/variants/ and never replace the paper's.
+A notebook's record is figures/<name>.json (parameters, values, provenance), .csv (one row per trained network),
+_published.csv (our numbers beside the published ones), .png and .svg. Runs with other than the default parameters go to
+figures/variants/ and never replace the paper's.
 """
 
 import ast
@@ -9,7 +10,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,16 @@ import scipy
 import torch
 from matplotlib.figure import Figure
 
-__all__ = ["NOTEBOOKS", "PROJECT", "Record", "default_parameters", "figures_folder", "read_record", "replace_file"]
+__all__ = [
+    "NOTEBOOKS",
+    "PROJECT",
+    "Record",
+    "default_parameters",
+    "figures_folder",
+    "read_record",
+    "records_folder",
+    "replace_file",
+]
 
 PROJECT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PROJECT / "notebooks"
@@ -112,6 +122,7 @@ class Record:
         self.is_default = plain(self.parameters) == plain(defaults)
         self.folder = figures_folder() if self.is_default else figures_folder() / "variants"
         self.values: dict[str, object] = {}
+        self.comparisons: list[pd.DataFrame] = []
 
     def __setitem__(self, quantity: str, value: object) -> None:
         """Set a value: a number, a tensor or array, or lists and mappings of these."""
@@ -121,26 +132,32 @@ class Record:
         """Return a value as it will be saved."""
         return self.values[quantity]
 
-    def figure(self, figure: Figure, suffix: str = "") -> None:
-        """Save a figure as PNG and SVG.
+    def compare(self, comparison: pd.DataFrame) -> None:
+        """Keep a comparison with published values; `tables.beside_published` makes it."""
+        columns = ["quantity", "key", "published", "here", "rounding", "rounding_unit"]
+        self.comparisons.append(comparison.reindex(columns=columns))
+
+    def figure(self, figure: Figure, suffix: str = "", formats: Sequence[str] = ("png", "svg")) -> None:
+        """Save a figure.
 
         Args:
             figure: The figure.
             suffix: For further figures of a notebook: the files are <name>_<suffix>.
+            formats: Kinds of files.
         """
         stem = f"{self.name}_{suffix}" if suffix else self.name
-        for extension in ("png", "svg"):
+        for extension in formats:
             with tempfile.TemporaryFile() as file, matplotlib.rc_context({"svg.hashsalt": stem}):
                 metadata = {"Software": None} if extension == "png" else {"Date": None, "Creator": None}
                 figure.savefig(file, format=extension, metadata=metadata)
                 file.seek(0)
                 replace_file(self.folder / f"{stem}.{extension}", file.read())
 
-    def save(self, runs: pd.DataFrame) -> None:
+    def save(self, runs: pd.DataFrame | None = None) -> None:
         """Write the numbers.
 
         Args:
-            runs: One row per trained network.
+            runs: One row per trained network; none where a notebook trains none.
         """
         content = {
             "notebook": self.name,
@@ -153,8 +170,17 @@ class Record:
                 "scipy": scipy.__version__,
             },
         }
-        replace_file(self.folder / f"{self.name}.csv", runs.to_csv(index=False, float_format=f"%.{DIGITS}g"))
+        tables = {"": runs, "_published": pd.concat(self.comparisons) if self.comparisons else None}
+        for suffix, table in tables.items():
+            if table is not None:
+                text = table.to_csv(index=False, float_format=f"%.{DIGITS}g")
+                replace_file(self.folder / f"{self.name}{suffix}.csv", text)
         replace_file(self.folder / f"{self.name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def records_folder() -> Path:
+    """Return the folder of the records of other notebooks: $CONSLAW_RECORDS, or `figures_folder`."""
+    return Path(os.environ.get("CONSLAW_RECORDS") or figures_folder())
 
 
 def read_record(name: str) -> dict:
@@ -169,7 +195,7 @@ def read_record(name: str) -> dict:
     Raises:
         ValueError: If the record is missing or damaged; the message names the file and what to do.
     """
-    path = figures_folder() / f"{name}.json"
+    path = records_folder() / f"{name}.json"
     try:
         record = json.loads(path.read_text())
         record["values"], record["parameters"]

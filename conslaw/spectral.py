@@ -7,15 +7,19 @@ takes c_k ∝ a_k².
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from conslaw.hessian import dense_hessian, gradient_vector
 from conslaw.problems import Problem
 
 __all__ = [
+    "HessianModes",
     "crossover_sum",
     "geometric_sum",
+    "hessian_modes",
     "layer_signs",
     "pair_coefficients",
     "pair_sum",
@@ -100,19 +104,51 @@ def published_crossover_sum(
     return torch.where(eigenvalues >= 1e-12, coefficients * sums, 0.0).sum(2)
 
 
-def projection_coefficients(gradient: Tensor, eigenvectors: Tensor, imbalance: Tensor) -> Tensor:
+def projection_coefficients(projections: Tensor, imbalance: Tensor) -> Tensor:
     """The published c_k = |δ(0)| a_k² / Σ_j a_j² with a_k = v_kᵀ g: positive, and of the right sum, by construction.
 
     Args:
-        gradient: g, shape (M, P).
-        eigenvectors: v_k in columns, shape (M, P, P).
+        projections: a_k, shape (M, P).
         imbalance: δ(0), shape (M,).
 
     Returns:
         c_k, shape (M, P).
     """
-    squares = torch.einsum("mp,mpk->mk", gradient, eigenvectors).square()
+    squares = projections.square()
     return imbalance.abs().unsqueeze(1) * squares / squares.sum(1, keepdim=True)
+
+
+class HessianModes(NamedTuple):
+    """Eigenpairs of the Hessian of each of M networks with one hidden layer, and the gradient in their basis."""
+
+    eigenvalues: Tensor
+    """λ_k, ascending, shape (M, P)."""
+    eigenvectors: Tensor
+    """v_k in columns, shape (M, P, P)."""
+    projections: Tensor
+    """a_k = v_kᵀ g, shape (M, P)."""
+    coefficients: Tensor
+    """The published c_k = |δ| a_k² / Σ_j a_j², shape (M, P)."""
+
+
+def hessian_modes(
+    problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu"
+) -> HessianModes:
+    """Compute what the published evaluation of the crossover formula takes from a network: its Hessian and gradient.
+
+    Args:
+        problem: M networks with one hidden layer and their data.
+        loss: As in `gradient_descent`.
+        activation: As in `gradient_descent`.
+
+    Returns:
+        The modes.
+    """
+    eigenvalues, eigenvectors = torch.linalg.eigh(dense_hessian(problem, loss, activation).matrix)
+    gradient = gradient_vector(problem, loss, activation)
+    imbalance = (layer_signs(problem) * gradient**2).sum(1)
+    projections = torch.einsum("mp,mpk->mk", gradient, eigenvectors)
+    return HessianModes(eigenvalues, eigenvectors, projections, projection_coefficients(projections, imbalance))
 
 
 def layer_signs(problem: Problem) -> Tensor:

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from conslaw.record import NOTEBOOKS
+from conslaw.agreement import FLOAT32_UNIT
+from conslaw.record import NOTEBOOKS, Record
 from conslaw.trajectory import Trajectory
 
 __all__ = ["beside_published", "run_table"]
@@ -32,9 +33,9 @@ def run_table(
 
     Returns:
         R·M rows with the columns dataset, n, dim, width, depth, activation, loss, optimizer, seed, eta, steps, dtype,
-        drift, imbalance_sum, loss_final, diverged_at, and the given ones. Drift is signed. With more than two layers,
-        drift_1, drift_2, … and imbalance_sum_1, … stand for each pair of layers. loss_final is the loss before the
-        last update.
+        drift, imbalance_sum, squared_weights, loss_final, diverged_at, and the given ones. Drift is signed. With more
+        than two layers, drift_1, drift_2, … and imbalance_sum_1, … stand for each pair of layers. squared_weights is
+        Σ‖W_l‖² at the start, loss_final the loss before the last update.
     """
     problem = trajectory.problem
     rates = trajectory.learning_rates.numpy()
@@ -57,6 +58,7 @@ def run_table(
     for name, values in (("drift", trajectory.drift), ("imbalance_sum", trajectory.imbalance_sum)):
         for pair in pairs:
             common[name if len(pairs) == 1 else f"{name}_{pair + 1}"] = values[..., pair].numpy()
+    common["squared_weights"] = trajectory.squared_norms[:, :, 0, : trajectory.depth].sum(2).numpy()
     common["loss_final"] = trajectory.loss_before_last_update.numpy()
     common["diverged_at"] = trajectory.diverged_at.numpy()
     return pd.DataFrame(
@@ -64,21 +66,43 @@ def run_table(
     )
 
 
-def beside_published(runs: pd.DataFrame, name: str, column: str = "drift") -> pd.DataFrame:
-    """Put the published per-seed values of a notebook beside ours.
+def beside_published(
+    record: Record, runs: pd.DataFrame, column: str = "drift", suffix: str = "", rounded: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Put the published per-seed values of a notebook beside ours; the record keeps the comparison for `agreement`.
 
     Args:
-        runs: Our runs, one row each.
-        name: Name of the notebook; its published values are in notebooks/published/<name>.csv.
+        record: Record of the notebook. Its published values are in notebooks/published/<name>[_<suffix>].csv.
+        runs: Our runs, one row each. The rounding of float32 that `agreement` expects is taken from the column
+            rounding_unit, if there is one, and for drifts from squared_weights.
         column: The quantity; published drifts are absolute values.
+        suffix: For further files of published values.
+        rounded: The same runs in float32, to see how far rounding alone carries.
 
     Returns:
-        The runs that were published, with the key columns, `published`, `here` and `relative_error`.
+        The runs that were published, with the key columns, `published`, `here` and `relative_error`; if there are
+        rounded ones, also `rounding`, the relative difference between our float32 and float64, the largest over seeds.
     """
+    name = f"{record.name}_{suffix}" if suffix else record.name
     published = pd.read_csv(NOTEBOOKS / "published" / f"{name}.csv")
     keys = [key for key in published if key != column]
     both = published.rename(columns={column: "published"}).merge(runs[[*keys, column]], on=keys)
     both = both.rename(columns={column: "here"})
     both["here"] = both["here"].abs()
     both["relative_error"] = both["here"] / both["published"] - 1
+    if rounded is not None:
+        both = both.merge(rounded[[*keys, column]].rename(columns={column: "rounding"}), on=keys)
+        both["rounding"] = (both["rounding"].abs() / both["here"] - 1).abs()
+        both["rounding"] = both.groupby([key for key in keys if key != "seed"])["rounding"].transform("max")
+    kept = both.assign(
+        quantity=both.get("quantity", column),
+        key=both[[key for key in keys if key != "quantity"]].apply(
+            lambda row: ", ".join(f"{key} = {value}" for key, value in row.items()), axis=1
+        ),
+    )
+    if column == "drift" and "squared_weights" in runs:
+        runs = runs.assign(rounding_unit=FLOAT32_UNIT * runs["squared_weights"])
+    if "rounding_unit" in runs:
+        kept = kept.merge(runs[[*keys, "rounding_unit"]], on=keys)
+    record.compare(kept)
     return both

@@ -11,7 +11,7 @@ from conslaw import (
     dense_hessian,
     draw,
     gradient_descent,
-    loss_and_gradients,
+    gradient_vector,
     margin_kernel,
     networks_at,
     sharpness,
@@ -92,7 +92,7 @@ def test_two_classes_have_the_hessian_of_their_margins():
     """With K = 2 the rival is the only other class: gradient and Gauss-Newton matrix are those of the margins."""
     problem = networks_at(draw([3], (5, 8, 2), samples=20), 0.5, [4000])[0]
     margins = margin_kernel(problem)
-    gradient = torch.cat([g.flatten(1) for g in loss_and_gradients(problem)[1]], 1)
+    gradient = gradient_vector(problem)
     squared = torch.einsum("mi,mij,mj->m", margins.weights, margins.kernel, margins.weights) / 20**2
     torch.testing.assert_close(gradient.square().sum(1), squared, rtol=1e-10, atol=0)
     loss = margins.weights.mean(1)  # to first order in 1 − q

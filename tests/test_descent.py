@@ -5,7 +5,18 @@ import pandas as pd
 import pytest
 import torch
 
-from conslaw import adam, conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, momentum, unit_laws
+from conslaw import (
+    adam,
+    conserved_quantity,
+    draw,
+    gradient_descent,
+    gradient_flow,
+    loss_and_gradients,
+    matrix_laws,
+    momentum,
+    restore_unit_laws,
+    unit_laws,
+)
 from conslaw.record import NOTEBOOKS
 
 SEEDS = [42, 137, 256, 512, 1024]
@@ -262,6 +273,18 @@ def test_laws_add_up():
     for pair, (units, matrix) in enumerate(zip(unit_laws(problem.weights), matrix_laws(problem.weights), strict=True)):
         torch.testing.assert_close(matrix.diagonal(dim1=1, dim2=2), units)
         torch.testing.assert_close(units.sum(1), conserved_quantity(problem.weights)[:, pair])
+
+
+@pytest.mark.parametrize("widths", [(20, 12, 5), (20, 12, 9, 5), (6, 5, 4, 3, 2)])
+def test_restored_laws_and_the_same_function(widths):
+    problem, others = draw([1, 2], widths), draw([3, 4], widths)
+    restored = problem.with_parameters(restore_unit_laws(problem.weights, unit_laws(others.weights)))
+    for ours, theirs in zip(unit_laws(restored.weights), unit_laws(others.weights), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(loss_and_gradients(restored)[0], loss_and_gradients(problem)[0], rtol=1e-12, atol=0)
+    unchanged = restore_unit_laws(problem.weights, unit_laws(problem.weights))
+    for ours, theirs in zip(unchanged, problem.weights, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

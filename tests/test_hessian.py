@@ -4,14 +4,17 @@ import curvlinops
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conslaw import (
+    SharpnessObserver,
     dense_hessian,
     draw,
     gradient_descent,
+    gradient_vector,
     hessian_vector_product,
     lanczos,
-    loss_and_gradients,
     sharpness,
 )
 from conslaw.losses import loss_function, output_curvature
@@ -46,7 +49,7 @@ def test_finite_differences_of_the_gradient():
 
     def gradient(step):
         moved = [p + step * d for p, d in zip(problem.parameters, steps, strict=True)]
-        return torch.cat([g.flatten(1) for g in loss_and_gradients(problem.with_parameters(moved), 0.5, "tanh")[1]], 1)
+        return gradient_vector(problem.with_parameters(moved), 0.5, "tanh")
 
     torch.testing.assert_close(product(direction), (gradient(1e-5) - gradient(-1e-5)) / 2e-5, rtol=1e-7, atol=1e-9)
 
@@ -189,3 +192,36 @@ def test_cuda_agrees():
     torch.testing.assert_close(
         sharpness(problem).value, sharpness(problem.to(device="cuda")).value.cpu(), rtol=1e-9, atol=0
     )
+
+
+def test_sharpness_in_training_and_of_diverged_networks():
+    problem = draw([42, 137], (20, 16, 5))
+    observer = SharpnessObserver("mse", tolerance=1e-6)
+    run = gradient_descent(problem, [0.05, 1e3], 100, loss="mse", record_every=20, observe={"sharpness": observer})
+    assert (run.diverged_at >= 0).tolist() == [[False, False], [True, True]]
+    assert run.observed["sharpness"][1, :, 1:].isnan().all()
+    end = problem.with_parameters([p[0] for p in run.parameters])
+    torch.testing.assert_close(run.observed["sharpness"][0, :, 0], sharpness(problem, "mse").value, rtol=1e-9, atol=0)
+    torch.testing.assert_close(run.observed["sharpness"][0, :, -1], sharpness(end, "mse").value, rtol=1e-9, atol=0)
+    broken = lanczos(lambda v: v * torch.tensor([[torch.nan], [2.0]]).double(), torch.ones(2, 3).double())
+    assert broken.values[0].isnan()
+    assert broken.converged.tolist() == [[False], [True]]
+
+
+@given(st.integers(1, 4), st.integers(0, 10**6), st.booleans())
+def test_lanczos_goes_on_where_the_start_vector_has_no_share(rank, seed, smallest):
+    """Few different eigenvalues, all of one sign or of both, and a start vector inside an invariant space."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(2, 9, 9, generator=generator, dtype=torch.float64)).Q
+    values = torch.randint(-3, 4, (2, 9), generator=generator).double()
+    matrix = basis @ torch.diag_embed(values) @ basis.mT
+    start = basis[:, :, :rank].sum(2)
+    found = lanczos(lambda v: (matrix @ v.unsqueeze(2)).squeeze(2), start, 2, smallest=smallest, iterations=9)
+    expected = values.sort(1, descending=not smallest).values[:, :2]
+    if found.converged.all() and (found.residuals < 1e-9).all():
+        for value in found.values.flatten():
+            assert (values - value).abs().min() < 1e-8
+    whole = lanczos(
+        lambda v: (matrix @ v.unsqueeze(2)).squeeze(2), start, 9, smallest=smallest, iterations=9, tolerance=1e-12
+    )
+    torch.testing.assert_close(whole.values[:, :2], expected, rtol=0, atol=1e-9)

@@ -89,7 +89,7 @@ def test_readme_without_markers(committed, tmp_path):
 
 
 def test_damaged_record(monkeypatch, tmp_path):
-    monkeypatch.setenv("CONSLAW_FIGURES", str(tmp_path))
+    monkeypatch.setenv("CONSLAW_RECORDS", str(tmp_path))
     with pytest.raises(ValueError, match=r"cannot read the record .*fig1b.* --force"):
         read_record("fig1b_drift_scaling")
     (tmp_path / "fig1b_drift_scaling.json").write_text('{"values": ')
