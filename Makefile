@@ -4,11 +4,12 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help rebuild test lint clean
+.PHONY: help rebuild test lint site clean
 
 help:
 	@echo "make rebuild   every figure of the paper, from nothing"
 	@echo "make test      all tests, every notebook re-run and compared"
+	@echo "make site      the notebooks as pages that work offline, in site/"
 	@echo "make lint      format and lint only"
 	@echo "make clean     remove the environment and caches"
 
@@ -22,8 +23,11 @@ lint: $(BIN)/.installed
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 
+site: $(BIN)/.installed
+	$(BIN)/conslaw site
+
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps
+	rm -rf site .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,7 @@
 """The command line: conslaw list, rebuild, ledger, agreement, site."""
 
 import ast
+from pathlib import Path
 
 import click
 import papermill
@@ -8,6 +9,7 @@ import torch
 
 from conslaw import agreement, ledger, record
 from conslaw.rebuild import notebook_names, rebuild, title
+from conslaw.site import build
 
 __all__ = ["main"]
 
@@ -71,6 +73,19 @@ def update_ledger() -> None:
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo(ledger.table())
+
+
+@main.command("site")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=record.PROJECT / "site", help="Folder; default: site/."
+)
+def build_site(output: Path) -> None:
+    """Render the executed notebooks to static pages that work offline."""
+    try:
+        pages = build(output)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{len(pages)} pages; open {output / 'index.html'}")
 
 
 @main.command("agreement")

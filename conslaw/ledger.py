@@ -61,9 +61,9 @@ class Verdict:
 
 
 def read_claims() -> list[Claim]:
-    """Read claims.toml."""
+    """Read claims.toml, sorted by id: the rows of the paper's table, then the theorems."""
     with CLAIMS.open("rb") as file:
-        return [Claim(**entry) for entry in tomllib.load(file)["claim"]]
+        return sorted((Claim(**entry) for entry in tomllib.load(file)["claim"]), key=lambda claim: claim.id)
 
 
 def meets(condition: Mapping, values: Mapping) -> bool:

@@ -95,7 +95,8 @@ class Problem:
             The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged.
         """
         dim = self.inputs.shape[1]
-        triangle = torch.linalg.qr(torch.cat([self.inputs, self.targets], 1).mT, mode="r").R.mT
+        data = torch.cat([self.inputs, self.targets], 1).double()
+        triangle = torch.linalg.qr(data.mT, mode="r").R.mT.to(self.inputs)
         return replace(self, inputs=triangle[:, :dim].contiguous(), targets=triangle[:, dim:].contiguous())
 
     def in_span_of_inputs(self) -> "Problem":

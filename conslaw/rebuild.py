@@ -26,6 +26,7 @@ from conslaw import record
 __all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
 
 PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
+UNUSED = {"__main__", "rebuild", "site"}  # modules that no notebook imports
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
 
 
@@ -184,14 +185,16 @@ def _error(output: Path, log: str) -> str:
 
 
 def _state(source: Path) -> str:
-    """Hash all that a notebook's results depend on: its code, the package, the published values and Python."""
+    """Hash all that a notebook's results depend on: code, the package, published values, Python; and the figures."""
     digest = hashlib.sha256(sys.version.encode())
     for cell in nbformat.read(source, 4).cells:
         digest.update(cell.source.encode() if cell.cell_type == "code" else b"")
     package = Path(__file__).parent
     paths = [*package.glob("*.py"), *package.glob("*.toml"), *record.NOTEBOOKS.glob("published/*.csv")]
+    paths = [path for path in paths if path.stem not in UNUSED]
     if is_summary(source.stem):
-        paths += [path for path in record.figures_folder().glob("*.*") if not is_summary(path.name)]
+        made = record.figures_folder().glob("*")
+        paths += [path for path in made if path.is_file() and not is_summary(path.name)]
     for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()

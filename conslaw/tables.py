@@ -77,7 +77,7 @@ def beside_published(
             rounding_unit, if there is one, and for drifts from squared_weights.
         column: The quantity; published drifts are absolute values.
         suffix: For further files of published values.
-        rounded: The same runs in float32, to see how far rounding alone carries.
+        rounded: The same runs, or some of them, in float32, to see how far rounding alone carries.
 
     Returns:
         The runs that were published, with the key columns, `published`, `here` and `relative_error`; if there are
@@ -91,7 +91,7 @@ def beside_published(
     both["here"] = both["here"].abs()
     both["relative_error"] = both["here"] / both["published"] - 1
     if rounded is not None:
-        both = both.merge(rounded[[*keys, column]].rename(columns={column: "rounding"}), on=keys)
+        both = both.merge(rounded[[*keys, column]].rename(columns={column: "rounding"}), on=keys, how="left")
         both["rounding"] = (both["rounding"].abs() / both["here"] - 1).abs()
         both["rounding"] = both.groupby([key for key in keys if key != "seed"])["rounding"].transform("max")
     kept = both.assign(

@@ -1,10 +1,12 @@
 """The ledger: verdicts flip when the numbers do, and the README holds what the records say."""
 
+import re
+
 import pytest
 
 from conslaw import ledger
 from conslaw.ledger import Claim, judge, meets, read_claims
-from conslaw.record import PROJECT, read_record
+from conslaw.record import NOTEBOOKS, PROJECT, read_record
 
 CLAIM = Claim(
     id="E99.test",
@@ -50,7 +52,7 @@ def perturbed(values, condition):
             return {**values, quantity: moved[0]}
         return {**values, quantity: moved[1]}
     bound = condition.get("near", condition.get("below", condition.get("above")))
-    inside = {"near": bound, "below": bound - 0.01 * abs(bound), "above": bound + 0.01 * abs(bound) + 1e-9}
+    inside = {"near": bound, "below": bound - 0.01 * abs(bound) - 1e-9, "above": bound + 0.01 * abs(bound) + 1e-9}
     return {**values, quantity: next(inside[key] for key in inside if key in condition)}
 
 
@@ -73,6 +75,29 @@ def test_every_criterion_can_come_out_either_way(claim, committed):
 def test_ids_are_unique():
     ids = [claim.id for claim in read_claims()]
     assert len(set(ids)) == len(ids)
+
+
+def test_every_row_theorem_and_panel_has_a_claim():
+    places = " ".join(claim.place for claim in read_claims())
+    rows = {int(number) for number in re.findall(r"\bE(\d+)", places)}
+    assert rows == set(range(1, 24))
+    for theorem in (1, 2, 3, 4, 5, 6, 8):
+        assert f"Theorem {theorem}" in places
+    assert "Proposition 7" in places
+    assert "mean-field remark" in places
+    for panel in ("1a", "1b", "2a", "2b", "2c", "3a", "3b", "3c", "4a", "4b", "4c"):
+        assert f"Fig. {panel}" in places
+
+
+def test_every_notebook_with_a_record_has_a_claim_and_the_other_way_round():
+    notebooks = {path.stem for path in NOTEBOOKS.glob("*.ipynb") if not path.stem.startswith("0")}
+    assert {claim.notebook for claim in read_claims()} == notebooks
+
+
+def test_a_record_that_lacks_a_quantity(monkeypatch):
+    monkeypatch.setattr(ledger, "read_record", lambda name: {"values": {}})
+    with pytest.raises(ValueError, match=r"has no quantity .* --force"):
+        ledger.table()
 
 
 def test_readme_is_current(committed, tmp_path):

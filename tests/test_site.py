@@ -1,0 +1,80 @@
+"""The site: a page for each notebook, which needs nothing from elsewhere, with every link leading somewhere."""
+
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from conslaw import record, site
+from conslaw.rebuild import notebook_names
+
+LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
+
+
+class Page(HTMLParser):
+    """What a page loads, where it leads to, and its formulas."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.links, self.open, self.formulas = [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        """Note a tag."""
+        attributes = dict(attributes)
+        if tag in LOADED and attributes.get(LOADED[tag]):
+            self.loads.append(attributes[LOADED[tag]])
+        if tag == "a":
+            self.links.append(attributes.get("href", ""))
+        if tag == "math":
+            self.formulas += 1
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    site.build(folder)
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_there_is_a_page_for_each_notebook(pages):
+    assert set(pages) == {f"{name}.html" for name in notebook_names()} | {"index.html"}
+    assert pages["index.html"] == pages[f"{site.FIRST}.html"]
+
+
+def test_pages_need_nothing_from_elsewhere_and_links_lead_somewhere(pages):
+    for name, text in pages.items():
+        page = Page(text)
+        assert all(source.startswith("data:") for source in page.loads), name
+        assert "@import" not in text
+        for link in page.links:
+            assert link.startswith(("#", "https://")) or link in pages, (name, link)
+
+
+def test_formulas_are_set(pages):
+    formulas = 0
+    for text in pages.values():
+        prose = re.sub(r"<(pre|style|annotation).*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\$[^<$]*\\[a-z]+", prose)
+        formulas += Page(text).formulas
+        for formula in re.findall(r"<math.*?</math>", text, flags=re.DOTALL):
+            assert "\\" not in re.sub(r"<[^>]+>", "", formula)
+    assert formulas > 200
+
+
+def write(folder, *cells):
+    folder.mkdir()
+    nbformat.write(new_notebook(cells=list(cells)), folder / "00_overview.ipynb")
+
+
+def test_what_cannot_be_shown_is_an_error(tmp_path, monkeypatch):
+    output = new_output("stream", text="1\n")
+    write(tmp_path / "formula", new_markdown_cell("$x_a_b$"), new_code_cell("1", outputs=[output]))
+    write(tmp_path / "empty", new_markdown_cell("# Nothing"), new_code_cell("1"))
+    for folder, message in (("formula", "cannot be set"), ("empty", "has no outputs")):
+        monkeypatch.setattr(record, "NOTEBOOKS", tmp_path / folder)
+        monkeypatch.setattr(site, "NOTEBOOKS", tmp_path / folder)
+        with pytest.raises(ValueError, match=message):
+            site.build(tmp_path / "site")
