@@ -166,6 +166,19 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def environment(device: str) -> dict:
+    """Say on what was measured."""
+    blas = [line.strip("- ") for line in torch.__config__.show().splitlines() if "MKL" in line or "BLAS" in line]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "blas": blas[0] if blas else "unknown",
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": "float64",
+    }
+
+
 @click.command()
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]))
 @click.option("--steps", default=1000, help="Steps of each comparison.")
@@ -178,13 +191,7 @@ def main(device: str, steps: int, repeats: int, output: Path | None) -> None:
     sweep = [seconds(lambda: width_sweep(device, 2000), device)[0] for _ in range(2)]
     result["E19, 240 networks, 2000 steps"] = {"seconds": round(min(sweep), 2)}
     result["Hessian, 1600 parameters"] = hessians(device, repeats)
-    result["environment"] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": "float64",
-    }
+    result["environment"] = environment(device)
     output = output or Path(__file__).parent / "results" / f"{device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n")

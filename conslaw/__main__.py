@@ -1,4 +1,4 @@
-"""The command line: conslaw list, rebuild, ledger, agreement, site."""
+"""The command line: conslaw list, rebuild, ledger, agreement, site, sweep."""
 
 import ast
 from pathlib import Path
@@ -10,8 +10,11 @@ import torch
 from conslaw import agreement, ledger, record
 from conslaw.rebuild import notebook_names, rebuild, title
 from conslaw.site import build
+from conslaw.sweep import cluster, sweep
 
 __all__ = ["main"]
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.5, 1.0)  # of figure 1b
 
 
 def parse(value: str) -> object:
@@ -73,6 +76,29 @@ def update_ledger() -> None:
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo(ledger.table())
+
+
+@main.command("sweep")
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--seeds", type=click.IntRange(1), default=100, help="Number of seeds: 0, 1, 2, …")
+@click.option("--rate", "rates", type=float, multiple=True, default=RATES, help="A learning rate (repeatable).")
+@click.option("--steps", type=click.IntRange(1), default=2000)
+@click.option("--width", type=click.IntRange(1), default=64, help="Hidden units of the networks, 20 → width → 5.")
+@click.option("--loss", default="cross_entropy")
+@click.option("--activation", default="relu")
+@click.option("--piece", type=click.IntRange(1), default=10, help="Seeds that are trained together.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed cluster; default: one process per core.")
+def sweep_seeds(output, seeds, rates, steps, width, loss, activation, piece, scheduler) -> None:
+    """Train the networks of many seeds and write one row per run to the CSV file OUTPUT."""
+    options = {"networks": {"widths": (20, width, 5)}, "options": {"loss": loss, "activation": activation}}
+    try:
+        with cluster(scheduler) as client:
+            executor = client.get_executor() if client else None
+            runs = sweep(range(seeds), rates, steps, **options, executor=executor, piece=piece, progress="sweep")
+        record.replace_file(output.resolve(), runs.to_csv(index=False))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{len(runs)} runs in {output}")
 
 
 @main.command("site")

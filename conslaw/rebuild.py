@@ -26,7 +26,7 @@ from conslaw import record
 __all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
 
 PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
-UNUSED = {"__main__", "rebuild", "site"}  # modules that no notebook imports
+UNUSED = {"__main__", "rebuild", "site", "sweep"}  # modules that no notebook imports
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
 
 

@@ -124,7 +124,7 @@ def test_modules_import_only_from_above():
         "scaling",
         "ranking",
     ]
-    order += ["record", "agreement", "tables", "ledger", "plotting", "rebuild", "site", "__main__"]
+    order += ["record", "agreement", "tables", "ledger", "plotting", "rebuild", "site", "sweep", "__main__"]
     assert sorted([*order, "__init__"]) == sorted(path.stem for path in (PROJECT / "conslaw").glob("*.py"))
     for module in order:
         source = (PROJECT / "conslaw" / f"{module}.py").read_text()

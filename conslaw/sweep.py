@@ -1,0 +1,133 @@
+"""Sweeps over many seeds, cut into independent pieces that run on any `concurrent.futures.Executor`.
+
+A piece is a handful of seeds: its process draws the networks, trains them and returns a table, so that next to nothing
+travels. Pieces whose process dies are run again; the numbers do not depend on where they run, nor on how seeds are cut.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from contextlib import closing, nullcontext
+from multiprocessing import get_context
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from conslaw.descent import gradient_descent
+from conslaw.problems import draw
+from conslaw.tables import run_table
+
+__all__ = ["cluster", "sweep", "train_piece"]
+
+ATTEMPTS = 3
+"""How often a piece is tried whose process dies."""
+
+
+def train_piece(
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    steps: int,
+    networks: Mapping[str, object],
+    options: Mapping[str, object],
+    threads: int = 1,
+) -> pd.DataFrame:
+    """Draw and train the networks of a few seeds.
+
+    Args:
+        seeds: M seeds.
+        learning_rates: η, R of them.
+        steps: T.
+        networks: Arguments of `draw`: widths, samples, ….
+        options: Arguments of `gradient_descent`: loss, activation, optimizer.
+        threads: Threads of torch in this process.
+
+    Returns:
+        One row for each of the R·M runs, as `run_table` makes them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        run = gradient_descent(draw(seeds, **networks), learning_rates, steps, record_every=steps, **options)
+    finally:
+        torch.set_num_threads(before)
+    loss, activation = options.get("loss", "cross_entropy"), options.get("activation", "relu")
+    return run_table(run, list(seeds), loss=loss, activation=activation, dataset=networks.get("dataset", "gaussian"))
+
+
+def sweep(
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    steps: int,
+    *,
+    networks: Mapping[str, object] | None = None,
+    options: Mapping[str, object] | None = None,
+    executor: Executor | None = None,
+    piece: int = 10,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Train the networks of many seeds with many learning rates, in pieces.
+
+    Args:
+        seeds: Different integers.
+        learning_rates: η.
+        steps: T.
+        networks: Arguments of `draw`.
+        options: Arguments of `gradient_descent`.
+        executor: Where pieces run: any executor whose processes can import this package. By default a pool of
+            processes, one for each core, that is replaced if one of them dies.
+        piece: Seeds in a piece.
+        progress: Title of a progress bar, which shows on a terminal only.
+
+    Returns:
+        One row for each run, by seed and then by learning rate.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message names it.
+        concurrent.futures.BrokenExecutor: If the processes of a piece die three times.
+    """
+    seeds = list(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be at least one integer, each once, got {seeds}")
+    if piece < 1:
+        raise ValueError(f"piece must be at least 1, got {piece}")
+    waiting = [tuple(seeds[start : start + piece]) for start in range(0, len(seeds), piece)]
+    arguments = (list(learning_rates), steps, dict(networks or {}), dict(options or {}))
+    tables, attempts = [], 0
+    with tqdm(total=len(seeds), unit="seed", desc=progress, disable=None if progress else True) as bar:
+        while waiting:
+            # Fresh processes, as forked ones inherit the state of torch's threads.
+            context = nullcontext(executor) if executor else ProcessPoolExecutor(mp_context=get_context("spawn"))
+            with context as pool:
+                futures = {pool.submit(train_piece, part, *arguments): part for part in waiting}
+                try:
+                    for future in as_completed(futures):
+                        tables.append(future.result())
+                        waiting.remove(futures[future])
+                        bar.update(len(futures[future]))
+                except BrokenExecutor:
+                    attempts += 1
+                    if executor or attempts == ATTEMPTS:
+                        raise
+    return pd.concat(tables).sort_values(["seed", "eta"], ignore_index=True)
+
+
+def cluster(address: str | None) -> closing | nullcontext:
+    """Connect to a scheduler of dask.distributed, whose `get_executor` gives an executor for `sweep`.
+
+    Args:
+        address: Of the scheduler, such as "tcp://host:8786"; none for no cluster.
+
+    Returns:
+        A context that gives the client, closed at the end, or None.
+
+    Raises:
+        ModuleNotFoundError: If dask.distributed is not installed.
+        OSError: If nothing answers at the address.
+    """
+    if address is None:
+        return nullcontext(None)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from distributed import Client  # only who has a cluster needs it
+
+    return closing(Client(address, timeout=10))

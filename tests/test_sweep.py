@@ -1,0 +1,113 @@
+"""Sweeps in pieces: the same numbers however they are cut and wherever they run, also when processes die."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from distributed import LocalCluster
+
+from conslaw import draw, gradient_descent, run_table
+from conslaw.__main__ import main
+from conslaw.sweep import cluster, sweep
+
+SEEDS = [42, 137, 256, 512, 1024, 1, 2, 3]
+RATES, STEPS = [0.01, 0.1], 60
+NETWORKS, OPTIONS = {"widths": (20, 16, 5), "samples": 60}, {"loss": "mse", "activation": "relu"}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    run = gradient_descent(draw(SEEDS, **NETWORKS), RATES, STEPS, **OPTIONS)
+    return run_table(run, SEEDS, **OPTIONS).sort_values(["seed", "eta"], ignore_index=True)
+
+
+def compare(found, expected):
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_pieces_change_nothing(expected, piece):
+    with ThreadPoolExecutor(1) as executor:
+        found = sweep(SEEDS, RATES, STEPS, networks=NETWORKS, options=OPTIONS, executor=executor, piece=piece)
+    compare(found, expected)
+
+
+def test_a_pool_of_processes_survives_the_death_of_one(expected):
+    def kill():
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.05)
+        os.kill(children[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    compare(sweep(SEEDS, RATES, STEPS, networks=NETWORKS, options=OPTIONS, piece=2), expected)
+
+
+def test_a_cluster_survives_the_death_of_a_worker():
+    """Half-way through, one of two workers is killed: nothing is lost and no number changes."""
+    seeds, steps = list(range(24)), 400
+    with ThreadPoolExecutor(1) as executor:
+        expected = sweep(seeds, RATES, steps, networks=NETWORKS, executor=executor)
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with LocalCluster(**options) as workers, cluster(workers.scheduler_address) as client:
+        done = []
+
+        def kill():
+            while len(done) < 3:
+                time.sleep(0.01)
+            os.kill(next(iter(workers.workers.values())).pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        executor = client.get_executor()
+        submit = executor.submit
+
+        def counted(*arguments):
+            future = submit(*arguments)
+            future.add_done_callback(done.append)
+            return future
+
+        executor.submit = counted
+        found = sweep(seeds, RATES, steps, networks=NETWORKS, executor=executor, piece=1)
+        killer.join()
+    compare(found, expected)
+
+
+def test_command_line(tmp_path):
+    output = tmp_path / "runs.csv"
+    arguments = ["sweep", str(output), "--seeds", "3", "--rate", "0.01", "--rate", "0.1", "--steps", "20"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    runs = pd.read_csv(output)
+    assert sorted(runs.seed.unique()) == [0, 1, 2]
+    assert len(runs) == 6
+    straight = gradient_descent(draw([0, 1, 2]), [0.01, 0.1], 20)
+    assert runs.drift.tolist() == pytest.approx(straight.drift[..., 0].T.flatten().tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "0"),
+        (["--rate", "-1"], "learning_rates must be positive"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "127.0.0.1:9"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, message, monkeypatch):
+    output = tmp_path / "runs.csv"
+    result = CliRunner().invoke(main, ["sweep", str(output), "--seeds", "1", "--steps", "2", *arguments])
+    assert result.exit_code != 0
+    assert message in result.output
+    assert not output.exists()
+
+
+def test_bad_pieces():
+    with pytest.raises(ValueError, match="piece must be at least 1"):
+        sweep([1], RATES, 1, piece=0)
+    with pytest.raises(ValueError, match="seeds must be"):
+        sweep([1, 1], RATES, 1)
