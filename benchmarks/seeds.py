@@ -37,7 +37,7 @@ def measure(seeds: int, steps: int, scheduler: str | None) -> list[dict]:
             drift = pd.concat(runs).pivot(index="eta", columns="seed", values="drift").abs()
             row = {"seeds": count, "seconds": round(spent, 1)}
             for name, window in (("all", (0, np.inf)), ("stable", WINDOW)):
-                fit = fit_power_law(drift.index, drift.mean(axis=1), window)
+                fit = fit_power_law(drift.index, drift.to_numpy().mean(1), window)
                 low, high = bootstrap_exponent(drift.index, drift.to_numpy(), window=window)
                 row |= {f"alpha_{name}": fit.exponent, f"low_{name}": low, f"high_{name}": high}
             rows.append(row)

@@ -15,7 +15,7 @@ from conslaw.hessian import DenseHessian, dense_hessian, gradient_vector, hessia
 from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness, top_eigenvalue
 from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
-from conslaw.optimizers import adam, momentum
+from conslaw.optimizers import Adam, Momentum
 from conslaw.plotting import ticks_at, use_style, with_spread
 from conslaw.problems import Problem, draw
 from conslaw.ranking import null_correlations, ranked, ranked_correlation
@@ -44,10 +44,12 @@ from conslaw.tables import beside_published, run_table
 from conslaw.trajectory import Trajectory
 
 __all__ = [
+    "Adam",
     "DataModes",
     "DenseHessian",
     "Eigenpairs",
     "HessianModes",
+    "Momentum",
     "PowerLaw",
     "Problem",
     "Record",
@@ -55,7 +57,6 @@ __all__ = [
     "SharpnessObserver",
     "SwitchObserver",
     "Trajectory",
-    "adam",
     "beside_published",
     "bootstrap_exponent",
     "conserved_quantity",
@@ -82,7 +83,6 @@ __all__ = [
     "margin_kernel",
     "matrix_laws",
     "mean_of_survivors",
-    "momentum",
     "networks_at",
     "null_correlations",
     "pair_coefficients",

@@ -1,7 +1,9 @@
 """The command line: conslaw list, rebuild, ledger, agreement, site, sweep."""
 
 import ast
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import click
 import papermill
@@ -33,7 +35,11 @@ def main() -> None:
 @main.command("list")
 def list_notebooks() -> None:
     """List the notebooks and their parameters."""
-    for name in notebook_names():
+    try:
+        names = notebook_names()
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    for name in names:
         click.echo(f"{name}: {title(name)}")
         for key, parameter in papermill.inspect_notebook(str(record.NOTEBOOKS / f"{name}.ipynb")).items():
             click.echo(f"    {key} = {parameter['default']}  # {parameter['help']}")
@@ -64,7 +70,7 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
     if not values and record.figures_folder().resolve() == record.PROJECT / "figures":  # the README is about these
         try:
             ledger.write_table()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -73,7 +79,7 @@ def update_ledger() -> None:
     """Write the verdicts on all claims into the README."""
     try:
         ledger.write_table()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(ledger.table())
 
@@ -84,19 +90,22 @@ def update_ledger() -> None:
 @click.option("--rate", "rates", type=float, multiple=True, default=RATES, help="A learning rate (repeatable).")
 @click.option("--steps", type=click.IntRange(1), default=2000)
 @click.option("--width", type=click.IntRange(1), default=64, help="Hidden units of the networks, 20 → width → 5.")
-@click.option("--loss", default="cross_entropy")
-@click.option("--activation", default="relu")
+@click.option("--loss", default="cross_entropy", help="A name, or the weight of cross-entropy in a mixture.")
+@click.option("--activation", default="relu", help="A name, or the weight of ReLU in a mixture.")
 @click.option("--piece", type=click.IntRange(1), default=10, help="Seeds that are trained together.")
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed cluster; default: one process per core.")
 def sweep_seeds(output, seeds, rates, steps, width, loss, activation, piece, scheduler) -> None:
     """Train the networks of many seeds and write one row per run to the CSV file OUTPUT."""
-    options = {"networks": {"widths": (20, width, 5)}, "options": {"loss": loss, "activation": activation}}
+    kind = {"loss": parse(loss), "activation": parse(activation)}
+    options = {"networks": {"widths": (20, width, 5)}, "options": kind}
     try:
+        with NamedTemporaryFile(dir=output.resolve().parent):  # a folder that cannot be written is found out now
+            pass
         with cluster(scheduler) as client:
             executor = client.get_executor() if client else None
             runs = sweep(range(seeds), rates, steps, **options, executor=executor, piece=piece, progress="sweep")
         record.replace_file(output.resolve(), runs.to_csv(index=False))
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, BrokenExecutor) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{len(runs)} runs in {output}")
 

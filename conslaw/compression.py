@@ -99,7 +99,7 @@ def margin_kernel(problem: Problem, activation: str | float = "relu") -> MarginK
     """Compute the margins of every network, their weights in the gradient of cross-entropy, and their tangent kernel.
 
     Args:
-        problem: M networks without biases and their data.
+        problem: M networks and their data.
         activation: As in `gradient_descent`.
 
     Returns:
@@ -114,6 +114,8 @@ def margin_kernel(problem: Problem, activation: str | float = "relu") -> MarginK
     rivals = outputs.masked_fill(targets > 0, -torch.inf).argmax(1)
     direction = targets - torch.nn.functional.one_hot(rivals, targets.shape[1]).mT
     _, residuals = backward(problem.weights, preactivations, activations, direction, sigma)
-    kernel = sum((r.mT @ r) * (a.mT @ a) for r, a in zip(residuals, activations, strict=True))
+    # ∂m_i/∂W_l = r_i a_iᵀ, and ∂m_i/∂b_l = r_i where there are biases.
+    biased = bool(problem.biases)
+    kernel = sum((r.mT @ r) * (a.mT @ a + biased) for r, a in zip(residuals, activations, strict=True))
     weights = 1 - (torch.softmax(outputs, 1) * targets).sum(1)
     return MarginKernel((outputs * direction).sum(1), weights, kernel)

@@ -121,6 +121,7 @@ def restore_unit_laws(weights: Sequence[Tensor], laws: Sequence[Tensor]) -> list
         The rescaled weights.
 
     Raises:
+        ValueError: If a unit has no incoming or no outgoing weights and its law cannot be restored.
         RuntimeError: If the turns do not converge.
 
     >>> weights = [torch.ones(1, 3, 2), 2 * torch.ones(1, 1, 3)]
@@ -135,10 +136,13 @@ def restore_unit_laws(weights: Sequence[Tensor], laws: Sequence[Tensor]) -> list
             root = (law.square() + 4 * incoming * outgoing).sqrt()
             # Of the two forms of the solution the one in which nothing cancels.
             factor = torch.where(law > 0, 2 * outgoing / (root + law), (root - law) / (2 * incoming)).sqrt()
+            factor = factor.masked_fill(root == 0, 1.0)  # of units without any weights
+            if not bool((factor.isfinite() & (factor > 0)).all()):
+                raise ValueError(f"weights must be finite, and laws such as their units can have, in layer {layer + 1}")
             restored[layer] = restored[layer] * factor.unsqueeze(2)
             restored[layer + 1] = restored[layer + 1] / factor.unsqueeze(1)
             largest = max(largest, (factor - 1).abs().max().item())
-        if largest < 100 * torch.finfo(factor.dtype).eps:
+        if largest < 100 * torch.finfo(weights[0].dtype).eps:
             return restored
     raise RuntimeError(f"the units' laws could not be restored: factors still change by {largest:.1e}")
 

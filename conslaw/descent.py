@@ -100,11 +100,12 @@ def gradient_descent(
     True
     """
     networks = len(problem.inputs)
-    rates = torch.tensor(np.asarray(learning_rates, dtype=float))
+    given = learning_rates if isinstance(learning_rates, Tensor) else torch.tensor(np.asarray(learning_rates, float))
+    rates = given.double().cpu()
     if rates.dim() < 2:
         rates = rates.reshape(-1, 1).expand(-1, networks)
     if rates.dim() > 2 or rates.numel() == 0 or rates.shape[1] != networks:
-        raise ValueError(f"learning_rates must have shape (), (R,) or (R, {networks}), got {np.shape(learning_rates)}")
+        raise ValueError(f"learning_rates must have shape (), (R,) or (R, {networks}), got {tuple(rates.shape)}")
     if not bool((rates.isfinite() & (rates > 0)).all()):
         raise ValueError(f"learning_rates must be positive and finite, got {learning_rates}")
     if steps < 1 or record_every < 1:
@@ -176,7 +177,7 @@ def networks_at(
             run = gradient_descent(
                 networks, rates, time - taken, loss=loss, activation=activation, record_every=time - taken
             )
-            networks = problem.with_parameters([p[0].to(problem.inputs.device) for p in run.parameters])
+            networks = run.networks()
             taken = time
         states.append(networks)
     return states
@@ -215,7 +216,8 @@ def _descend(
     losses = _missing(steps + 1, runs)
     squared_gradient_norms = _missing(steps + 1, runs, len(problem.parameters))
     squared_norms = _missing(len(times), runs, len(problem.parameters))
-    squared_step_norms, alignments = (_missing(steps, runs, len(problem.parameters)) for _ in range(2))
+    of_steps = steps if optimizer else 0
+    squared_step_norms, alignments = (_missing(of_steps, runs, len(problem.parameters)) for _ in range(2))
     observed: dict[str, Tensor] = {}
     alive = torch.arange(runs)
     taken, memory, state = 0, {}, []
@@ -270,8 +272,11 @@ def _descend(
     broken = ~losses.isfinite()
     dead = broken.cumsum(0) > 0
     losses[dead] = squared_gradient_norms[dead] = math.nan
-    squared_step_norms[dead[:-1]] = alignments[dead[:-1]] = math.nan
-    squared_gradient_sums = squared_gradient_norms[:-1].sum(0)
+    diverged = dead[-1].unsqueeze(1)
+    squared_gradient_sums, squared_step_sums, alignment_sums = (
+        history.sum(0).masked_fill(diverged, math.nan)
+        for history in (squared_gradient_norms[:-1], squared_step_norms, alignments)
+    )
     for history in (squared_norms, *observed.values()):
         history[dead[times]] = math.nan
     final = [_missing(runs, *parameter.shape[1:], dtype=parameter.dtype) for parameter in problem.parameters]
@@ -282,8 +287,8 @@ def _descend(
         "squared_norms": squared_norms.movedim(0, 1),
         "squared_gradient_norms": squared_gradient_norms[times].movedim(0, 1),
         "squared_gradient_sums": squared_gradient_sums,
-        "squared_step_sums": squared_step_norms.sum(0) if optimizer else squared_gradient_sums,
-        "alignment_sums": alignments.sum(0),
+        "squared_step_sums": squared_step_sums if optimizer else squared_gradient_sums,
+        "alignment_sums": alignment_sums if optimizer else torch.full_like(alignment_sums, math.nan),
         "loss_before_last_update": losses[-2],
         "diverged_at": torch.where(broken.any(0), broken.int().argmax(0), -1),
     }

@@ -39,11 +39,11 @@ def gradient_flow(
         Trajectory with R = 1. Its learning rates and sums over steps are NaN: a flow has no steps.
 
     Raises:
-        ValueError: If `duration` is not positive.
+        ValueError: If `duration` is not positive, or `times` below 2.
         RuntimeError: If the integration fails.
     """
-    if not duration > 0:
-        raise ValueError(f"duration must be positive, got {duration}")
+    if not duration > 0 or times < 2:
+        raise ValueError(f"duration must be positive and times at least 2, got {duration} and {times}")
     shapes = [p.shape for p in problem.parameters]
     sizes = [p.numel() for p in problem.parameters]
 
@@ -78,7 +78,7 @@ def gradient_flow(
         problem=problem,
         learning_rates=missing[..., 0],
         times=torch.as_tensor(recorded),
-        parameters=tuple(p.unsqueeze(0) for p in at.parameters),
+        parameters=tuple(p.unsqueeze(0).cpu() for p in at.parameters),
         loss=history(losses),
         squared_norms=history(norms),
         squared_gradient_norms=history(gradient_norms),

@@ -8,6 +8,7 @@ published number comes out, and `conclusion`, that what the paper concludes from
 - fails: the number does not come out.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,8 +57,9 @@ class Verdict:
     finding: str
 
     def __str__(self) -> str:
-        """One line: id, verdict, what was published, what was measured."""
-        return f"{self.claim.id}: {self.verdict} (published {self.claim.published}; here {self.measured})"
+        """Two lines: id, verdict, what was published and measured; and why."""
+        numbers = f"(published {self.claim.published}; here {self.measured})"
+        return f"{self.claim.id}: {self.verdict} {numbers}\n    {self.finding}"
 
 
 def read_claims() -> list[Claim]:
@@ -106,7 +108,8 @@ def judge(claim: Claim, values: Mapping) -> Verdict:
         verdict = "number only"
     else:
         verdict = "holds"
-    return Verdict(claim, verdict, claim.measured.format(**values), claim.finding.format(**values))
+    shown = {key: math.nan if value is None else value for key, value in values.items()}
+    return Verdict(claim, verdict, claim.measured.format(**shown), claim.finding.format(**shown))
 
 
 def verdicts(record: Record) -> list[Verdict]:
@@ -136,10 +139,16 @@ def table() -> str:
                 f"make it anew with `conslaw rebuild --force {claim.notebook}`"
             ) from error
         notebook = f"[`conslaw rebuild {claim.notebook}`](notebooks/{claim.notebook}.ipynb)"
-        lines.append(
-            f"| {claim.id}: {claim.statement} | {claim.place} | {claim.published} | {verdict.measured} "
-            f"| **{verdict.verdict}** | {verdict.finding} | {notebook} |"
-        )
+        cells = [
+            f"{claim.id}: {claim.statement}",
+            claim.place,
+            claim.published,
+            verdict.measured,
+            f"**{verdict.verdict}**",
+            verdict.finding,
+            notebook,
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 

@@ -52,10 +52,13 @@ def data_modes(problem: Problem, activation: str | float = "linear") -> DataMode
     Returns:
         The modes.
 
+    Raises:
+        ValueError: If the networks are deeper or have biases.
+
     Source:
         Theorem 5 of the paper; for the target, the regression coefficients Y Xᵀ (X Xᵀ)⁻¹ it defines.
     """
-    first, second = problem.weights
+    first, second = problem.two_layers()
     samples, classes = problem.samples, second.shape[1]
     sigma = activation_function(activation)
     preactivations, activations = forward(problem.weights, (), problem.inputs, sigma)
@@ -87,8 +90,11 @@ def linear_modes(problem: Problem) -> tuple[Tensor, Tensor]:
 
     Returns:
         λ_jk and c_jk, each (M, d K).
+
+    Raises:
+        ValueError: If the networks are deeper or have biases.
     """
-    first, second = problem.weights
+    first, second = problem.two_layers()
     classes, samples = second.shape[1], problem.samples
     eigenvalues, vectors = torch.linalg.eigh(problem.inputs @ problem.inputs.mT / samples)
     output_squares, output_vectors = torch.linalg.eigh(second @ second.mT)

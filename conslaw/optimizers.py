@@ -10,63 +10,69 @@ have no such law.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Optimizer", "adam", "momentum", "optimizer_function"]
+__all__ = ["Adam", "Momentum", "Optimizer", "optimizer_function"]
 
 Optimizer = Callable[[list[Tensor], list[Tensor], int], list[Tensor]]
 """Function from the gradients, a state (a list, empty at first, of tensors (M, …) that the function fills and updates)
 and the number of earlier steps to the directions u."""
 
 
-def momentum(factor: float = 0.9) -> Optimizer:
+@dataclass(frozen=True)
+class Momentum:
     """Heavy-ball momentum, u_t = β u_{t−1} + g_t, as in `torch.optim.SGD`.
 
     With V_t = ‖u_{l+1}‖² − ‖u_l‖² the drift is exactly η² (1 + β)/(1 − β) Σ_t V_t + 2 η β/(1 − β) A_T, where
     A_T = ⟨W_{l+1}, u_{l+1}⟩ − ⟨W_l, u_l⟩ at the end vanishes as training converges.
 
-    Args:
-        factor: β, from 0 to below 1.
-
-    Returns:
-        The optimizer.
-
     Raises:
-        ValueError: If the factor is not in this range.
+        ValueError: If the factor is not in its range.
     """
-    if not 0 <= factor < 1:
-        raise ValueError(f"factor must be from 0 to below 1, got {factor}")
 
-    def directions(gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+    factor: float = 0.9
+    """β, from 0 to below 1."""
+
+    def __post_init__(self):
+        """Check the factor."""
+        if not 0 <= self.factor < 1:
+            raise ValueError(f"factor must be from 0 to below 1, got {self.factor}")
+
+    def __call__(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+        """Return the directions, see `Optimizer`."""
         if not state:
             state.extend(torch.zeros_like(g) for g in gradients)
         for velocity, gradient in zip(state, gradients, strict=True):
-            velocity.mul_(factor).add_(gradient)
+            velocity.mul_(self.factor).add_(gradient)
         return state
 
-    return directions
 
-
-def adam(decays: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> Optimizer:
+@dataclass(frozen=True)
+class Adam:
     """Adam (Kingma & Ba 2015), u = m̂ / (√v̂ + ε), as in `torch.optim.Adam`.
 
-    Args:
-        decays: β_1 of the mean m of gradients and β_2 of the mean v of their squares, from 0 to below 1.
-        epsilon: ε, positive.
-
-    Returns:
-        The optimizer.
-
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If a number is out of its range.
     """
-    if not all(0 <= decay < 1 for decay in decays) or not epsilon > 0:
-        raise ValueError(f"decays must be from 0 to below 1 and epsilon positive, got {decays} and {epsilon}")
-    first, second = decays
 
-    def directions(gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+    decays: tuple[float, float] = (0.9, 0.999)
+    """β_1 of the mean m of gradients and β_2 of the mean v of their squares, from 0 to below 1."""
+    epsilon: float = 1e-8
+    """ε, positive."""
+
+    def __post_init__(self):
+        """Check the numbers."""
+        if not all(0 <= decay < 1 for decay in self.decays) or not self.epsilon > 0:
+            raise ValueError(
+                f"decays must be from 0 to below 1 and epsilon positive, got {self.decays} and {self.epsilon}"
+            )
+
+    def __call__(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+        """Return the directions, see `Optimizer`."""
+        first, second = self.decays
         if not state:
             state.extend(torch.zeros_like(g) for g in [*gradients, *gradients])
         means, squares = state[: len(gradients)], state[len(gradients) :]
@@ -75,11 +81,9 @@ def adam(decays: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8) -> O
             square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
         scale, spread = 1 - first ** (step + 1), math.sqrt(1 - second ** (step + 1))
         return [
-            mean / square.sqrt().div_(spread).add_(epsilon).mul_(scale)
+            mean / square.sqrt().div_(spread).add_(self.epsilon).mul_(scale)
             for mean, square in zip(means, squares, strict=True)
         ]
-
-    return directions
 
 
 def optimizer_function(optimizer: str | Optimizer) -> Optimizer | None:
@@ -94,7 +98,7 @@ def optimizer_function(optimizer: str | Optimizer) -> Optimizer | None:
     Raises:
         ValueError: If `optimizer` is none of these.
     """
-    named = {"gd": None, "momentum": momentum(), "adam": adam()}
+    named = {"gd": None, "momentum": Momentum(), "adam": Adam()}
     if isinstance(optimizer, str) and optimizer not in named:
         raise ValueError(f"optimizer must be one of {', '.join(named)} or a function, got {optimizer!r}")
     return named[optimizer] if isinstance(optimizer, str) else optimizer

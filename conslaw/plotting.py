@@ -76,4 +76,4 @@ def ticks_at(axes: Axes, values) -> None:
         values: Where to put ticks, shape (N,).
     """
     axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.minorticks_off()
+    axes.xaxis.minorticks_off()

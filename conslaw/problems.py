@@ -4,7 +4,7 @@ This is the only place where random numbers of the experiments are drawn.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -32,7 +32,7 @@ def is_shared(inputs: Tensor) -> bool:
     return len(inputs) > 1 and inputs.stride(0) == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """M networks of one architecture, each with its own data.
 
@@ -55,6 +55,16 @@ class Problem:
         """Weights, then biases."""
         return self.weights + self.biases
 
+    def two_layers(self) -> tuple[Tensor, Tensor]:
+        """Return W_1 and W_2, where these are all parameters.
+
+        Raises:
+            ValueError: If the networks are deeper or have biases.
+        """
+        if len(self.weights) != 2 or self.biases:
+            raise ValueError(f"problem must have two weight matrices and no biases, got {len(self.parameters)} tensors")
+        return self.weights
+
     def with_parameters(self, parameters: Sequence[Tensor]) -> "Problem":
         """Return the same data with other weights and biases, in the order of `parameters`."""
         depth = len(self.weights)
@@ -62,7 +72,7 @@ class Problem:
 
     def select(self, networks: Tensor) -> "Problem":
         """Return copies of the networks and data at the given indices (J,) of the M networks."""
-        shared = is_shared(self.inputs)
+        shared = len(self.inputs) == 1 or is_shared(self.inputs)
         return replace(
             self.with_parameters([p[networks] for p in self.parameters]),
             inputs=self.inputs[:1].expand(len(networks), -1, -1) if shared else self.inputs[networks],
@@ -112,7 +122,7 @@ class Problem:
         Raises:
             ValueError: If the networks do not share their inputs.
         """
-        if not is_shared(self.inputs):
+        if len(self.inputs) > 1 and not is_shared(self.inputs):
             raise ValueError("the networks must share their inputs, as those that see MNIST do")
         vectors, values, _ = torch.linalg.svd(self.inputs[0].double(), full_matrices=False)
         basis = vectors[:, values > values[0] * len(vectors) * torch.finfo(values.dtype).eps].to(self.inputs)
@@ -158,13 +168,15 @@ def draw(
     >>> round(problem.weights[0].square().sum().item(), 6), round(problem.inputs[0, 0, 0].item(), 6)
     (21.602316, -1.19489)
     """
-    seeds = list(seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be at least one integer, each once, got {seeds}")
+    numbers = list(seeds) if isinstance(seeds, Iterable) else []
+    if not numbers or len(set(numbers)) < len(numbers) or any(seed != int(seed) for seed in numbers):
+        raise ValueError(f"seeds must be a list of at least one integer, each once, got {seeds}")
+    seeds = [int(seed) for seed in numbers]
     if len(widths) < 2 or any(width < 1 or width != int(width) for width in widths):
         raise ValueError(
             f"widths must be two or more positive integers (inputs, hidden layers, classes), got {list(widths)}"
         )
+    widths = [int(width) for width in widths]
     if dataset not in DATASETS:
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
     if samples < 1:
@@ -195,7 +207,8 @@ def draw(
             data.append(draw_data(generator, samples))
         else:
             data.append(draw_data(generator, samples))
-            draw_data(generator, TEST_SAMPLES)
+            if dataset != "mnist":  # of which nothing is drawn
+                draw_data(generator, TEST_SAMPLES)
             parameters.append(draw_parameters(generator))
 
     depth = len(widths) - 1

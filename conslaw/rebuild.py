@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,7 @@ from conslaw import record
 __all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
 
 PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
+LIBRARIES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "mlxtend")
 UNUSED = {"__main__", "rebuild", "site", "sweep"}  # modules that no notebook imports
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
 
@@ -43,8 +45,15 @@ class Outcome:
 
 
 def notebook_names() -> list[str]:
-    """Return the names of all notebooks, sorted."""
-    return sorted(path.stem for path in record.NOTEBOOKS.glob("*.ipynb"))
+    """Return the names of all notebooks, sorted.
+
+    Raises:
+        ValueError: If there are none, as in an installation without the repository.
+    """
+    names = sorted(path.stem for path in record.NOTEBOOKS.glob("*.ipynb"))
+    if not names:
+        raise ValueError(f"there are no notebooks in {record.NOTEBOOKS}; install from a clone with `pip install -e .`")
+    return names
 
 
 def is_summary(name: str) -> bool:
@@ -72,7 +81,7 @@ def rebuild(
     figures/variants/. One that fails leaves everything as it was, and the others go on.
 
     Args:
-        names: Which notebooks; all by default.
+        names: Which notebooks; by default all that have these parameters.
         parameters: Values that replace defaults, in every one of these notebooks.
         jobs: How many run at once; by default two where there are two cores or more. They share the cores.
         force: Run also those that are up to date.
@@ -84,7 +93,10 @@ def rebuild(
         ValueError: If a notebook or a parameter is unknown; the message lists those that are known.
         OSError: If the folder of figures cannot be written.
     """
-    names, parameters = list(dict.fromkeys(names)) or notebook_names(), dict(parameters or {})
+    parameters = dict(parameters or {})
+    all_names = notebook_names()
+    takers = [name for name in all_names if parameters.keys() <= record.default_parameters(name).keys()]
+    names = list(dict.fromkeys(names)) or takers or all_names
     for name in names:
         known = record.default_parameters(name)
         unknown = [key for key in parameters if key not in known]
@@ -123,8 +135,8 @@ def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threa
     stamp = figures / ".stamps" / name
     state = _state(source)
     if is_default and not force and stamp.exists():
-        stamped, *made = stamp.read_text().splitlines()
-        if stamped == state and all((figures / file).exists() for file in made):
+        stamped = stamp.read_text(errors="replace").splitlines()
+        if stamped[:1] == [state] and all((figures / file).exists() for file in stamped[1:]):
             return Outcome(name, "up to date")
 
     start = time.perf_counter()
@@ -185,8 +197,9 @@ def _error(output: Path, log: str) -> str:
 
 
 def _state(source: Path) -> str:
-    """Hash all that a notebook's results depend on: code, the package, published values, Python; and the figures."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Hash all that a notebook's results depend on: code, package, published values, libraries; and the figures."""
+    versions = [sys.version, *(f"{library} {version(library)}" for library in LIBRARIES)]
+    digest = hashlib.sha256("\n".join(versions).encode())
     for cell in nbformat.read(source, 4).cells:
         digest.update(cell.source.encode() if cell.cell_type == "code" else b"")
     package = Path(__file__).parent

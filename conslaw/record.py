@@ -1,8 +1,8 @@
 """Records: the numbers, runs and figures a notebook leaves in figures/, written so that nothing already made is lost.
 
-A notebook's record is figures/<name>.json (parameters, values, provenance), .csv (one row per trained network),
-_published.csv (our numbers beside the published ones), .png and .svg. Runs with other than the default parameters go to
-figures/variants/ and never replace the paper's.
+A notebook's record is figures/<name>.json (parameters, values, tolerances, provenance), .csv (one row per trained
+network), _published.csv (our numbers beside the published ones), .png and .svg. Runs with other than the default
+parameters go to figures/variants/ and never replace the paper's.
 """
 
 import ast
@@ -55,9 +55,13 @@ def replace_file(path: Path, content: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(content.encode() if isinstance(content, str) else content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise OSError(f"cannot write {path.name} into the folder {path.parent}: {error.strerror or error}") from error
 
@@ -122,6 +126,7 @@ class Record:
         self.is_default = plain(self.parameters) == plain(defaults)
         self.folder = figures_folder() if self.is_default else figures_folder() / "variants"
         self.values: dict[str, object] = {}
+        self.tolerances: dict[str, float] = {}
         self.comparisons: list[pd.DataFrame] = []
 
     def __setitem__(self, quantity: str, value: object) -> None:
@@ -131,6 +136,17 @@ class Record:
     def __getitem__(self, quantity: str):
         """Return a value as it will be saved."""
         return self.values[quantity]
+
+    def approximate(self, tolerance: float, **quantities: object) -> None:
+        """Set values whose digits depend on the machine: of chaotic runs, or rounding errors.
+
+        Args:
+            tolerance: Relative difference to allow between machines; other values are compared to a millionth.
+            **quantities: The values.
+        """
+        for quantity, value in quantities.items():
+            self[quantity] = value
+            self.tolerances[quantity] = tolerance
 
     def compare(self, comparison: pd.DataFrame) -> None:
         """Keep a comparison with published values; `tables.beside_published` makes it."""
@@ -163,6 +179,7 @@ class Record:
             "notebook": self.name,
             "parameters": plain(self.parameters),
             "values": self.values,
+            "tolerances": self.tolerances,
             "provenance": {
                 "python": platform.python_version(),
                 "torch": torch.__version__.split("+")[0],

@@ -53,7 +53,7 @@ def fit_power_law(x, y, window: tuple[float, float] = (0, np.inf), threshold: fl
         The fit.
 
     Raises:
-        ValueError: If fewer than three points are left.
+        ValueError: If fewer than three points are left, or some x is not positive.
 
     >>> fit_power_law([1, 2, 4], [3, 12, 48]).exponent
     2.0
@@ -70,6 +70,8 @@ def _kept(
 ) -> np.ndarray:
     """Which points `fit_power_law` uses."""
     # A window's end is often the grid point itself, computed in another way.
+    if not (x > 0).all():
+        raise ValueError(f"x must be positive, got {x[~(x > 0)]}")
     inside = (x >= window[0] * (1 - 1e-12)) & (x <= window[1] * (1 + 1e-12))
     kept = inside & np.isfinite(y) & (y > threshold)
     if kept.sum() < 3:
@@ -167,5 +169,5 @@ def mean_of_survivors(y) -> tuple[np.ndarray, np.ndarray]:
     """
     y = np.asarray(y, float)
     survivors = np.isfinite(y).sum(1)
-    total = np.nansum(y, axis=1)
+    total = np.where(np.isfinite(y), y, 0.0).sum(1)
     return np.divide(total, survivors, out=np.full(len(y), np.nan), where=survivors > 0), survivors

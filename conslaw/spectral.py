@@ -163,9 +163,7 @@ def layer_signs(problem: Problem) -> Tensor:
     Raises:
         ValueError: If the networks are deeper or have biases.
     """
-    if len(problem.weights) != 2 or problem.biases:
-        raise ValueError(f"problem must have two weight matrices and no biases, got {len(problem.parameters)} tensors")
-    first, second = problem.weights
+    first, second = problem.two_layers()
     return torch.cat([-torch.ones(first[0].numel()), torch.ones(second[0].numel())]).to(first)
 
 

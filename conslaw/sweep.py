@@ -2,9 +2,9 @@
 
 A piece is a handful of seeds: its process draws the networks, trains them and returns a table, so that next to nothing
 travels. Pieces whose process dies are run again; the numbers do not depend on where they run, nor on how seeds are cut.
+Scripts need `if __name__ == "__main__":` around a sweep that makes its own processes.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from contextlib import closing, nullcontext
@@ -20,8 +20,8 @@ from conslaw.tables import run_table
 
 __all__ = ["cluster", "sweep", "train_piece"]
 
-ATTEMPTS = 3
-"""How often a piece is tried whose process dies."""
+DEATHS = 3
+"""Deaths of processes in a row, with no piece finished between them, after which a sweep gives up."""
 
 
 def train_piece(
@@ -51,8 +51,9 @@ def train_piece(
         run = gradient_descent(draw(seeds, **networks), learning_rates, steps, record_every=steps, **options)
     finally:
         torch.set_num_threads(before)
-    loss, activation = options.get("loss", "cross_entropy"), options.get("activation", "relu")
-    return run_table(run, list(seeds), loss=loss, activation=activation, dataset=networks.get("dataset", "gaussian"))
+    names = {"loss": "cross_entropy", "activation": "relu", "optimizer": "gd"}  # and their defaults
+    kind = {name: options.get(name, default) for name, default in names.items()}
+    return run_table(run, list(seeds), dataset=networks.get("dataset", "gaussian"), **kind)
 
 
 def sweep(
@@ -74,8 +75,9 @@ def sweep(
         steps: T.
         networks: Arguments of `draw`.
         options: Arguments of `gradient_descent`.
-        executor: Where pieces run: any executor whose processes can import this package. By default a pool of
-            processes, one for each core, that is replaced if one of them dies.
+        executor: Where pieces run: any executor whose processes can import this package, and that runs lost pieces
+            again by itself if it can. By default a pool of processes, one for each core, that is replaced if one of
+            them dies.
         piece: Seeds in a piece.
         progress: Title of a progress bar, which shows on a terminal only.
 
@@ -84,7 +86,7 @@ def sweep(
 
     Raises:
         ValueError: If an argument is out of its range; the message names it.
-        concurrent.futures.BrokenExecutor: If the processes of a piece die three times.
+        concurrent.futures.BrokenExecutor: If processes die three times in a row, or the given executor breaks.
     """
     seeds = list(seeds)
     if not seeds or len(set(seeds)) < len(seeds):
@@ -93,7 +95,7 @@ def sweep(
         raise ValueError(f"piece must be at least 1, got {piece}")
     waiting = [tuple(seeds[start : start + piece]) for start in range(0, len(seeds), piece)]
     arguments = (list(learning_rates), steps, dict(networks or {}), dict(options or {}))
-    tables, attempts = [], 0
+    tables, deaths = [], 0
     with tqdm(total=len(seeds), unit="seed", desc=progress, disable=None if progress else True) as bar:
         while waiting:
             # Fresh processes, as forked ones inherit the state of torch's threads.
@@ -105,9 +107,12 @@ def sweep(
                         tables.append(future.result())
                         waiting.remove(futures[future])
                         bar.update(len(futures[future]))
-                except BrokenExecutor:
-                    attempts += 1
-                    if executor or attempts == ATTEMPTS:
+                        deaths = 0
+                except BaseException as error:
+                    for future in futures:  # else leaving the pool would wait for what is queued
+                        future.cancel()
+                    deaths += 1
+                    if executor or not isinstance(error, BrokenExecutor) or deaths == DEATHS:
                         raise
     return pd.concat(tables).sort_values(["seed", "eta"], ignore_index=True)
 
@@ -127,7 +132,6 @@ def cluster(address: str | None) -> closing | nullcontext:
     """
     if address is None:
         return nullcontext(None)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from distributed import Client  # only who has a cluster needs it
 
     return closing(Client(address, timeout=10))

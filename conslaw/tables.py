@@ -33,9 +33,9 @@ def run_table(
 
     Returns:
         R·M rows with the columns dataset, n, dim, width, depth, activation, loss, optimizer, seed, eta, steps, dtype,
-        drift, imbalance_sum, squared_weights, loss_final, diverged_at, and the given ones. Drift is signed. With more
-        than two layers, drift_1, drift_2, … and imbalance_sum_1, … stand for each pair of layers. squared_weights is
-        Σ‖W_l‖² at the start, loss_final the loss before the last update.
+        drift, imbalance_sum, squared_weights, loss_final, energy_ratio, diverged_at, and the given ones. Drift is
+        signed. With more than two layers, drift_1, drift_2, … and imbalance_sum_1, … stand for each pair of layers.
+        squared_weights is Σ‖W_l‖² at the start, loss_final the loss before the last update.
     """
     problem = trajectory.problem
     rates = trajectory.learning_rates.numpy()
@@ -60,6 +60,7 @@ def run_table(
             common[name if len(pairs) == 1 else f"{name}_{pair + 1}"] = values[..., pair].numpy()
     common["squared_weights"] = trajectory.squared_norms[:, :, 0, : trajectory.depth].sum(2).numpy()
     common["loss_final"] = trajectory.loss_before_last_update.numpy()
+    common["energy_ratio"] = trajectory.energy_ratio.numpy()
     common["diverged_at"] = trajectory.diverged_at.numpy()
     return pd.DataFrame(
         {key: np.broadcast_to(value, rates.shape).ravel() for key, value in {**common, **columns}.items()}

@@ -10,13 +10,13 @@ from conslaw.problems import Problem
 __all__ = ["Trajectory"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """R learning rates × M networks at the recorded times, of which the first is 0 and the last is T.
 
     Entry t holds values at the weights after t updates, before update t + 1. A parameter is W_1 … W_L or, where there
     are biases, also b_1 … b_L; there are P of them. Norms are squared Frobenius norms, float64. A network that
-    diverged holds NaN from the step `diverged_at` on.
+    diverged holds NaN from the step `diverged_at` on, and in every sum over steps. Tensors are on the CPU.
     """
 
     problem: Problem
@@ -48,6 +48,14 @@ class Trajectory:
     """First step at which the loss was not finite, −1 for none, shape (R, M), int64."""
     observed: dict[str, Tensor] = field(default_factory=dict)
     """What each observable returned, shape (R, M, τ, …)."""
+
+    def networks(self, rate: int = -1) -> Problem:
+        """Return the M trained networks with their data, on the problem's device.
+
+        Args:
+            rate: Index of the learning rate.
+        """
+        return self.problem.with_parameters([p[rate].to(self.problem.inputs) for p in self.parameters])
 
     @property
     def depth(self) -> int:
@@ -83,6 +91,14 @@ class Trajectory:
     def imbalance_sum(self) -> Tensor:
         """S_l = Σ_{t<T} δ_l(t), shape (R, M, L − 1); the drift of gradient descent is exactly η² S_l (Theorem 2)."""
         return gradient_imbalance(self.squared_gradient_sums[..., : self.depth])
+
+    @property
+    def energy_ratio(self) -> Tensor:
+        """η Σ_{t<T} ‖∇L‖² / (L(0) − L(T)), shape (R, M).
+
+        1 in gradient flow, where what the steps spend is what the loss loses; above 1 where steps overshoot.
+        """
+        return self.learning_rates * self.squared_gradient_sums.sum(2) / (self.loss[:, :, 0] - self.loss[:, :, -1])
 
     @property
     def step_part(self) -> Tensor:

@@ -63,16 +63,18 @@ def test_published_compression():
     )
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("widths", [(6, 9, 4), (6, 7, 8, 4)])
-def test_margin_kernel_by_autograd(widths):
-    problem = draw([0, 1], widths, samples=11)
+def test_margin_kernel_by_autograd(widths, bias):
+    problem = draw([0, 1], widths, samples=11, bias=bias)
     margins, weights, kernel = margin_kernel(problem)
     for network in range(2):
-        parameters = [p[network].clone().requires_grad_() for p in problem.weights]
-        hidden = problem.inputs[network]
-        for weight in parameters[:-1]:
-            hidden = torch.relu(weight @ hidden)
-        outputs = parameters[-1] @ hidden
+        parameters = [p[network].clone().requires_grad_() for p in problem.parameters]
+        weights_, biases = parameters[: len(widths) - 1], parameters[len(widths) - 1 :]
+        outputs = problem.inputs[network]
+        for layer, weight in enumerate(weights_):
+            outputs = weight @ (torch.relu(outputs) if layer else outputs)
+            outputs = outputs + biases[layer].unsqueeze(1) if bias else outputs
         gradients = []
         for sample in range(11):
             own = problem.targets[network, :, sample].argmax()

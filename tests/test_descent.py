@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from conslaw import (
-    adam,
+    Adam,
+    Momentum,
     conserved_quantity,
     draw,
     gradient_descent,
     gradient_flow,
     loss_and_gradients,
     matrix_laws,
-    momentum,
     restore_unit_laws,
     unit_laws,
 )
@@ -48,10 +48,10 @@ def test_same_as_torch_sgd():
     ("ours", "theirs"),
     [
         ("momentum", lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.9)),
-        (momentum(0.5), lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.5)),
+        (Momentum(0.5), lambda parameters: torch.optim.SGD(parameters, lr=0.02, momentum=0.5)),
         ("adam", lambda parameters: torch.optim.Adam(parameters, lr=0.02)),
         (
-            adam((0.8, 0.99), 1e-3),
+            Adam((0.8, 0.99), 1e-3),
             lambda parameters: torch.optim.Adam(parameters, lr=0.02, betas=(0.8, 0.99), eps=1e-3),
         ),
     ],
@@ -77,7 +77,7 @@ def test_drift_of_any_optimizer_is_cross_part_and_step_part(optimizer):
     assert run.cross_part.abs().min() > 1e-6
     plain = gradient_descent(draw([1, 2]), 0.02, 70)
     torch.testing.assert_close(plain.step_part, plain.drift, rtol=1e-9, atol=1e-12)
-    still = gradient_descent(draw([1, 2]), 0.02, 70, optimizer=momentum(0.0))
+    still = gradient_descent(draw([1, 2]), 0.02, 70, optimizer=Momentum(0.0))
     torch.testing.assert_close(still.drift, plain.drift, rtol=1e-9, atol=1e-12)
     assert still.cross_part.abs().max() < 1e-12
 
@@ -86,7 +86,7 @@ def test_momentum_multiplies_the_drift_with_an_end_term():
     problem, rate, factor, velocity = draw([1, 2], (20, 16, 5)), 0.03, 0.8, []
 
     def spy(gradients, state, step):
-        velocity[:] = momentum(factor)(gradients, state, step)
+        velocity[:] = Momentum(factor)(gradients, state, step)
         return state
 
     run = gradient_descent(problem, rate, 50, optimizer=spy)
@@ -310,14 +310,41 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_bad_optimizers():
     with pytest.raises(ValueError, match="factor must be from 0 to below 1, got 1"):
-        momentum(1.0)
+        Momentum(1.0)
     with pytest.raises(ValueError, match="epsilon positive"):
-        adam(epsilon=0.0)
+        Adam(epsilon=0.0)
 
 
 def test_bad_duration():
     with pytest.raises(ValueError, match="duration"):
         gradient_flow(draw([1]), 0.0)
+    with pytest.raises(ValueError, match="times at least 2"):
+        gradient_flow(draw([1]), 1.0, times=1)
+
+
+def test_a_unit_whose_law_cannot_be_restored():
+    weights = [torch.zeros(1, 2, 3), torch.ones(1, 4, 2)]
+    with pytest.raises(ValueError, match="in layer 1"):
+        restore_unit_laws(weights, [torch.full((1, 2), -1.0)])
+    dead = [torch.zeros(1, 2, 3), torch.zeros(1, 4, 2)]
+    assert torch.equal(restore_unit_laws(dead, [torch.zeros(1, 2)])[0], dead[0])
+
+
+def test_divergence_in_the_last_step_leaves_no_sums():
+    problem = draw([1], (20, 8, 5))
+    run = gradient_descent(problem, 1e4, 60, loss="mse")
+    last = int(run.diverged_at)
+    until = gradient_descent(problem, 1e4, last, loss="mse")
+    assert until.diverged_at.item() == last
+    for values in (until.drift, until.imbalance_sum, until.step_part):
+        assert values.isnan().all()
+
+
+def test_trained_networks_are_those_of_the_trajectory():
+    run = gradient_descent(draw([1, 2]), [0.1, 0.2], 5)
+    for rate in range(2):
+        loss, _ = loss_and_gradients(run.networks(rate))
+        torch.testing.assert_close(loss, run.loss[rate, :, -1])
 
 
 @pytest.mark.cuda

@@ -1,5 +1,6 @@
 """The ledger: verdicts flip when the numbers do, and the README holds what the records say."""
 
+import math
 import re
 
 import pytest
@@ -16,8 +17,8 @@ CLAIM = Claim(
     published="1.0",
     number=[{"quantity": "a", "near": 1.0, "tolerance": 0.1}],
     conclusion=[{"quantity": "b", "below": 2.0, "above": 1.0}],
-    measured="{a}",
-    finding="b is {b}",
+    measured="{a:.2f}",
+    finding="b is {b:.0%}",
 )
 
 
@@ -32,7 +33,9 @@ CLAIM = Claim(
     ],
 )
 def test_verdicts(a, b, verdict):
-    assert judge(CLAIM, {"a": a, "b": b}).verdict == verdict
+    judged = judge(CLAIM, {"a": a, "b": b})
+    assert judged.verdict == verdict
+    assert str(judged) == f"E99.test: {verdict} (published 1.0; here {a or math.nan:.2f})\n    b is {b:.0%}"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,9 @@ def test_readme_is_current(committed, tmp_path):
     copy.write_text((PROJECT / "README.md").read_text())
     ledger.write_table(copy)
     assert copy.read_text() == (PROJECT / "README.md").read_text(), "run `conslaw ledger` and commit the README"
+    rows = ledger.table().splitlines()
+    assert len(rows) == len(read_claims()) + 2
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 8 for row in rows)
 
 
 def test_readme_without_markers(committed, tmp_path):

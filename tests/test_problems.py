@@ -6,8 +6,10 @@ import torch
 
 from conslaw import conserved_quantity, draw, gradient_descent
 from conslaw.data import concentric_spheres, gaussian_mixture, xor
+from conslaw.problems import is_shared
 
 SEEDS = [42, 137, 256, 512, 1024]
+ORDERS = ("weights_first", "data_first")
 
 
 def test_published_draws_of_seed_42():
@@ -86,11 +88,28 @@ def test_mnist():
     assert torch.equal(problem.inputs[0], problem.inputs[1])
 
 
+def test_one_network_has_its_inputs_to_itself():
+    problem = draw([42], (784, 8, 10), dataset="mnist", samples=500)
+    spanned = problem.in_span_of_inputs()
+    assert spanned.inputs.shape[1] < 500 + 1
+    copies = spanned.select(torch.zeros(3, dtype=torch.long))
+    assert is_shared(copies.inputs)
+    runs = [gradient_descent(p, [0.1, 0.2], 5) for p in (problem, spanned)]
+    torch.testing.assert_close(runs[0].drift, runs[1].drift, rtol=1e-8, atol=1e-12)
+
+
+def test_mnist_before_the_weights():
+    first, second = (draw([42], (784, 8, 10), dataset="mnist", samples=500, order=o) for o in ORDERS)
+    assert torch.equal(first.weights[0], second.weights[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "seeds"),
+        ({"seeds": 42}, "seeds must be a list"),
+        ({"seeds": [1.5]}, "seeds must be a list"),
         ({"widths": (20, 0, 5)}, "widths"),
         ({"widths": (20,)}, "widths"),
         ({"dataset": "mnits"}, "dataset must be one of gaussian, xor, spheres, mnist"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -111,6 +112,40 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         record.replace_file(target, "new")
     assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_parameter_goes_to_the_notebooks_that_have_it(project):
+    write_notebook(project, "00_summary", "print('summary')")
+    text = (project / "00_summary.ipynb").read_text().replace("rate: float = 0.1", "columns: int = 3")
+    (project / "00_summary.ipynb").write_text(text)
+    (project / "bad.ipynb").unlink()
+    assert [outcome.name for outcome in rebuild(parameters={"rate": 0.2})] == ["good"]
+    with pytest.raises(ValueError, match="no parameter rte"):
+        rebuild(parameters={"rte": 0.2})
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe"])
+def test_a_damaged_stamp_costs_one_run(project, damage):
+    rebuild(["good"])
+    (project.parent / "figures" / ".stamps" / "good").write_bytes(damage)
+    assert rebuild(["good"])[0].status == "rebuilt"
+    assert rebuild(["good"])[0].status == "up to date"
+
+
+def test_without_notebooks(project):
+    for path in project.glob("*.ipynb"):
+        path.unlink()
+    result = CliRunner().invoke(main, ["list"])
+    assert result.exit_code == 1
+    assert "install from a clone" in result.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_cuda_without_cuda(project):
+    result = CliRunner().invoke(main, ["rebuild", "--device", "cuda"])
+    assert result.exit_code == 1
+    assert "finds no CUDA device" in result.output
 
 
 def test_an_interrupted_rebuild_ends_at_once_and_keeps_what_was_made(project):

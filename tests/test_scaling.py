@@ -42,6 +42,11 @@ def test_fewer_than_three_points_is_an_error(x, y):
         fit_power_law(x, y)
 
 
+def test_x_must_be_positive():
+    with pytest.raises(ValueError, match="x must be positive"):
+        fit_power_law([0, 1, 2, 3], [1, 1, 2, 3])
+
+
 def test_spread_over_seeds():
     rng = np.random.default_rng(1)
     exponents = 1.2 + 0.05 * rng.standard_normal(8)
@@ -56,6 +61,6 @@ def test_spread_over_seeds():
 
 
 def test_survivors_are_counted():
-    mean, survivors = mean_of_survivors([[1.0, 3.0], [np.nan, 5.0], [np.nan, np.nan]])
+    mean, survivors = mean_of_survivors([[1.0, 3.0], [np.inf, 5.0], [np.nan, np.nan]])
     np.testing.assert_array_equal(mean, [2.0, 5.0, np.nan])
     assert survivors.tolist() == [2, 1, 0]

@@ -2,17 +2,18 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
 
-from conslaw import draw, gradient_descent, run_table
+from conslaw import Adam, Momentum, draw, gradient_descent, run_table
 from conslaw.__main__ import main
 from conslaw.sweep import cluster, sweep
 
@@ -39,13 +40,39 @@ def test_pieces_change_nothing(expected, piece):
 
 
 def test_a_pool_of_processes_survives_the_death_of_one(expected):
+    killed = []
+
     def kill():
         while not (children := multiprocessing.active_children()):
             time.sleep(0.05)
+        killed.append(children[0].pid)
         os.kill(children[0].pid, signal.SIGKILL)
 
-    threading.Thread(target=kill, daemon=True).start()
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
     compare(sweep(SEEDS, RATES, STEPS, networks=NETWORKS, options=OPTIONS, piece=2), expected)
+    killer.join()
+    assert killed
+
+
+class Breaking(ThreadPoolExecutor):
+    """An executor that breaks."""
+
+    def submit(self, *arguments):  # noqa: D102
+        raise BrokenExecutor("the cluster is gone")
+
+
+def test_a_broken_executor_is_reported():
+    with Breaking() as executor, pytest.raises(BrokenExecutor, match="the cluster is gone"):
+        sweep([1], RATES, 1, executor=executor)
+
+
+def test_optimizers_travel_to_other_processes():
+    for optimizer in (Momentum(0.5), Adam()):
+        assert pickle.loads(pickle.dumps(optimizer)) == optimizer
+    with ThreadPoolExecutor(1) as executor:
+        [name] = sweep([1], [0.1], 2, options={"optimizer": "adam"}, executor=executor).optimizer
+    assert name == "adam"
 
 
 def test_a_cluster_survives_the_death_of_a_worker():
@@ -93,7 +120,8 @@ def test_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seeds", "0"], "0"),
+        (["--seeds", "0"], "x>=1"),
+        (["--loss", "1.5"], "a weight from 0 to 1, got 1.5"),
         (["--rate", "-1"], "learning_rates must be positive"),
         (["--scheduler", "tcp://127.0.0.1:9"], "127.0.0.1:9"),
     ],
@@ -104,6 +132,12 @@ def test_bad_arguments(tmp_path, arguments, message, monkeypatch):
     assert result.exit_code != 0
     assert message in result.output
     assert not output.exists()
+
+
+def test_a_folder_that_is_not_there_is_found_before_the_work(tmp_path):
+    result = CliRunner().invoke(main, ["sweep", str(tmp_path / "missing" / "runs.csv"), "--seeds", "100000"])
+    assert result.exit_code == 1
+    assert "missing" in result.output
 
 
 def test_bad_pieces():
