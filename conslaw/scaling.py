@@ -84,12 +84,13 @@ def local_slopes(x, y) -> np.ndarray:
 
     Args:
         x: Positive abscissae, shape (N,).
-        y: Positive values, shape (N,); NaN where missing.
+        y: Positive values, shape (N, …); NaN where missing.
 
     Returns:
-        Shape (N − 1,).
+        Shape (N − 1, …).
     """
-    return np.diff(np.log(np.asarray(y, float))) / np.diff(np.log(np.asarray(x, float)))
+    steps = np.diff(np.log(np.asarray(x, float)))
+    return (np.diff(np.log(np.asarray(y, float)), axis=0).T / steps).T
 
 
 def log_correlation(x, y) -> float:

@@ -17,6 +17,7 @@ def test_a_power_law_is_found_exactly(exponent, prefactor):
     assert fit.exponent == pytest.approx(exponent, abs=1e-10)
     np.testing.assert_allclose(fit(X), y, rtol=1e-9)
     np.testing.assert_allclose(local_slopes(X, y), exponent, atol=1e-10)
+    np.testing.assert_allclose(local_slopes(X, np.c_[y, 2 * y]), np.full((len(X) - 1, 2), exponent), atol=1e-10)
     assert (fit.points, fit.window) == (9, (X[0], X[-1]))
 
 
