@@ -85,7 +85,8 @@ def plot(result: dict, path: Path) -> None:
         ax.plot(result["networks"], result[name], color=colour, marker=marker, linestyle=line, label=label)
     ax.set(xscale="log", yscale="log", xlabel="networks trained together", ylabel="µs per network and step")
     ax.set_title(f"{result['environment']['device']}, {result['environment']['threads']} threads, float64")
-    ax.legend()
+    ax.set_ylim(0.5 * min(result["bound"]), 10 * max(result["published_way"]))
+    ax.legend(loc="upper right")
     figure.savefig(path, metadata={"Software": None})
 
 
