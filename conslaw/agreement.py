@@ -67,4 +67,5 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
 
-    return table.groupby(["notebook", "quantity"], sort=True)[list(table)].apply(summary)
+    counts = dict.fromkeys(("resolved", "limited by rounding", "within rounding"), int)
+    return table.groupby(["notebook", "quantity"], sort=True)[list(table)].apply(summary).astype(counts)
