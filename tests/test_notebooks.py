@@ -93,6 +93,10 @@ def test_runs_are_those_committed(name, fresh):
     keys = ["dataset", "n", "dim", "width", "depth", "activation", "loss", "optimizer", "seed", "eta", "steps", "dtype"]
     pd.testing.assert_frame_equal(new[keys], old[keys], rtol=1e-6)
     same = reproducible(old)
+    # Along a trajectory eigenvalues are iterated to a residual of 1e-2 only, whose square is their error.
+    iterated = [column for column in old if column == "sharpness_final"]
+    pd.testing.assert_frame_equal(new.loc[same, iterated], old.loc[same, iterated], rtol=1e-3)
+    new, old = new.drop(columns=iterated), old.drop(columns=iterated)
     pd.testing.assert_frame_equal(new[same], old[same], rtol=1e-6, atol=1e-12)
 
 
