@@ -16,8 +16,11 @@ help:
 rebuild: $(BIN)/.installed
 	$(BIN)/conslaw rebuild
 
+# Notebooks several at once, then the tests, some of which compare the numbers that the notebooks have just left.
 test: lint
-	$(BIN)/pytest
+	fresh=$$(mktemp -d) && trap "rm -rf $$fresh" EXIT && export CONSLAW_FRESH=$$fresh; \
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile notebooks; notebooks=$$?; \
+	$(BIN)/pytest conslaw tests && exit $$notebooks
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff format --check --quiet .

@@ -9,10 +9,17 @@ import pytest
 FRESH = tempfile.TemporaryDirectory(prefix="conslaw-figures-")
 
 
-def pytest_configure() -> None:
-    """Point notebooks to the temporary folder, and those that read records to the committed ones."""
-    os.environ["CONSLAW_FIGURES"] = FRESH.name
+def pytest_configure(config: pytest.Config) -> None:
+    """Point notebooks to the temporary folder, and those that read records to the committed ones.
+
+    The folder is CONSLAW_FRESH where that is set: `make test` runs notebooks and tests in two sessions.
+    """
+    if hasattr(config, "workerinput"):
+        return  # a worker of pytest-xdist, which has all this from its parent
+    os.environ["CONSLAW_FIGURES"] = os.environ.get("CONSLAW_FRESH", FRESH.name)
     os.environ["CONSLAW_RECORDS"] = str(Path(__file__).parent / "figures")
+    if workers := len(config.getoption("tx", [])):
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
 
 def pytest_unconfigure() -> None:
@@ -23,7 +30,7 @@ def pytest_unconfigure() -> None:
 @pytest.fixture
 def fresh() -> Path:
     """Folder in which this session's notebook runs left their records."""
-    return Path(FRESH.name)
+    return Path(os.environ["CONSLAW_FIGURES"])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from conslaw.conservation import (
     squared_norms,
     unit_laws,
 )
-from conslaw.descent import gradient_descent, loss_and_gradients, networks_at
+from conslaw.descent import gradient_descent, networks_at
 from conslaw.flow import gradient_flow
 from conslaw.hessian import DenseHessian, dense_hessian, gradient_vector, hessian_vector_product
 from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness, top_eigenvalue
@@ -39,6 +39,7 @@ from conslaw.spectral import (
     projection_coefficients,
     published_crossover_sum,
 )
+from conslaw.steps import loss_and_gradients
 from conslaw.switching import SwitchObserver, first_preactivations, frozen_gate_sum
 from conslaw.tables import beside_published, run_table
 from conslaw.trajectory import Trajectory

@@ -6,12 +6,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import click
-import papermill
 import torch
 
 from conslaw import agreement, ledger, record
 from conslaw.rebuild import notebook_names, rebuild, title
-from conslaw.site import build
 from conslaw.sweep import cluster, sweep
 
 __all__ = ["main"]
@@ -35,6 +33,8 @@ def main() -> None:
 @main.command("list")
 def list_notebooks() -> None:
     """List the notebooks and their parameters."""
+    import papermill  # here, as it takes a second that the other commands need not wait
+
     try:
         names = notebook_names()
     except ValueError as error:
@@ -116,6 +116,8 @@ def sweep_seeds(output, seeds, rates, steps, width, loss, activation, piece, sch
 )
 def build_site(output: Path) -> None:
     """Render the executed notebooks to static pages that work offline."""
+    from conslaw.site import build  # here, as it loads nbconvert
+
     try:
         pages = build(output)
     except (ValueError, OSError) as error:

@@ -1,8 +1,8 @@
 """Full-batch gradient descent of many networks at once.
 
-R learning rates × M networks are trained by batched matrix products. On a CPU they are cut into chunks whose
-activations stay in the caches; on a GPU they are one batch. A diverged network is flagged with its step and stops
-costing time.
+R learning rates × M networks are trained by batched matrix products of torch (`steps`), or small ones on a CPU one by
+one and compiled (`compiled`). On a CPU they are cut into chunks whose activations stay in the caches; on a GPU they are
+one batch. A diverged network is flagged with its step and stops costing time.
 """
 
 import math
@@ -13,51 +13,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from conslaw.conservation import norms
-from conslaw.losses import cross_entropy_weight, loss_function
-from conslaw.network import IDENTITY, Activation, Memory, activation_function, backward, forward, product
+from conslaw import compiled
+from conslaw.losses import cross_entropy_weight
+from conslaw.network import IDENTITY, activation_function
 from conslaw.optimizers import Optimizer, optimizer_function
 from conslaw.problems import Problem, is_shared
+from conslaw.steps import take_steps
 from conslaw.trajectory import Trajectory
 
-__all__ = ["gradient_descent", "loss_and_gradients", "networks_at"]
+__all__ = ["gradient_descent", "networks_at"]
 
 CACHE_BYTES = 2**21
 """Hidden activations of the networks that one thread works at, so that they stay in its core's cache."""
 BLOCK = 64
 """Steps between two looks at whether a network has diverged; a look is the only synchronisation with a GPU."""
-
-
-def loss_and_gradients(
-    problem: Problem,
-    loss: str | float = "cross_entropy",
-    activation: str | float | Activation = "relu",
-    memory: Memory | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Compute the loss of every network and its gradient.
-
-    Args:
-        problem: M networks and their data.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`, or an `Activation`.
-        memory: A dictionary, empty at first, for calls with the same shapes to use the same memory. The next call then
-            overwrites the gradients.
-
-    Returns:
-        Loss (M,), and ∂L/∂ each of `problem.parameters`, in their order and shapes.
-    """
-    sigma, inputs = activation_function(activation), problem.inputs
-    # In a linear network the order of the products is free: W_L … W_1 first, and the samples once, not in every layer.
-    collapsed = sigma is IDENTITY and not problem.biases
-    preactivations, activations = forward(problem.weights, problem.biases, None if collapsed else inputs, sigma, memory)
-    outputs, kept = preactivations[-1], {} if memory is None else memory
-    if collapsed:
-        outputs = product(outputs, inputs, kept, "outputs", 0)
-    value, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
-    if collapsed:
-        residual = product(residual, inputs.mT, kept, "residual", 0)
-    gradients, residuals = backward(problem.weights, preactivations, activations, residual, sigma, memory)
-    return value, gradients + [r.sum(2) for r in residuals] if problem.biases else gradients
 
 
 def gradient_descent(
@@ -221,42 +190,26 @@ def _descend(
     observed: dict[str, Tensor] = {}
     alive = torch.arange(runs)
     taken, memory, state = 0, {}, []
+    in_torch = bool(optimizer or observe) or not compiled.applies(problem, activation)
 
     for start in range(0, steps + 1, BLOCK):
         stop = min(start + BLOCK, steps + 1)
-        negative_rates = -rates[alive].to(problem.inputs)
-        factors = [negative_rates.view(-1, *[1] * (p.dim() - 1)) for p in problem.parameters]
-        values, gradient_norms, weight_norms, snapshots = [], [], [], {name: [] for name in observe}
-        step_norms, products = [], []
-        for step in range(start, stop):
-            value, gradients = loss_and_gradients(problem, loss, activation, memory)
-            values.append(value)
-            gradient_norms.append(norms(gradients))
-            if step in recorded:
-                weight_norms.append(norms(problem.parameters))
-                for name, observable in observe.items():
-                    snapshots[name].append(observable(problem).clone())
-            if step < steps:
-                directions = gradients
-                if optimizer:
-                    directions = optimizer(gradients, state, step)
-                    step_norms.append(norms(directions))
-                    products.append(_inner_products(problem.parameters, directions))
-                for parameter, direction, factor in zip(problem.parameters, directions, factors, strict=True):
-                    parameter.addcmul_(direction, factor)
-
-        losses[start:stop, alive] = torch.stack(values).to(losses)
-        squared_gradient_norms[start:stop, alive] = _squares(gradient_norms)
-        if weight_norms:
-            following = slice(taken, taken + len(weight_norms))
-            squared_norms[following, alive] = _squares(weight_norms)
-            for name, tensors in snapshots.items():
-                history = observed.setdefault(name, _missing(len(times), runs, *tensors[0].shape[1:]))
-                history[following, alive] = torch.stack(tensors).to(losses)
-            taken = following.stop
-        if step_norms:
-            squared_step_norms[start : start + len(step_norms), alive] = _squares(step_norms)
-            alignments[start : start + len(products), alive] = torch.stack(products).double().cpu()
+        updates = min(stop, steps) - start
+        if in_torch:
+            options = (loss, activation, optimizer, observe, memory, state)
+            block = take_steps(problem, rates[alive], range(start, stop), updates, recorded, *options)
+        else:
+            block = compiled.take_steps(problem, rates[alive], range(start, stop), updates, recorded, loss, activation)
+        losses[start:stop, alive] = block.losses
+        squared_gradient_norms[start:stop, alive] = block.squared_gradient_norms
+        following = slice(taken, taken + len(block.squared_norms))
+        squared_norms[following, alive] = block.squared_norms
+        for name, values in block.observed.items():
+            observed.setdefault(name, _missing(len(times), runs, *values.shape[2:]))[following, alive] = values
+        taken = following.stop
+        if optimizer and updates:
+            squared_step_norms[start : start + updates, alive] = block.squared_step_norms
+            alignments[start : start + updates, alive] = block.alignments
         advance((stop - start) * runs)
 
         finite = losses[start:stop, alive].isfinite().all(0)
@@ -293,18 +246,6 @@ def _descend(
         "diverged_at": torch.where(broken.any(0), broken.int().argmax(0), -1),
     }
     return final, records, {name: history.movedim(0, 1) for name, history in observed.items()}
-
-
-def _inner_products(parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
-    """⟨W_l, u_l⟩ of every network, shape (J, P)."""
-    pairs = zip(parameters, directions, strict=True)
-    return torch.stack([torch.linalg.vecdot(p.flatten(1), u.flatten(1)) for p, u in pairs], 1)
-
-
-def _squares(norms: list[list[Tensor]]) -> Tensor:
-    """Square the norms (J,) of P parameters at several times, in float64 and all at once; shape (times, J, P)."""
-    stacked = torch.stack([torch.stack(at_one_time, 1) for at_one_time in norms])
-    return stacked.double().square().cpu()
 
 
 def _missing(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

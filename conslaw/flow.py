@@ -6,8 +6,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from conslaw.conservation import squared_norms
-from conslaw.descent import loss_and_gradients
 from conslaw.problems import Problem
+from conslaw.steps import loss_and_gradients
 from conslaw.trajectory import Trajectory
 
 __all__ = ["gradient_flow"]

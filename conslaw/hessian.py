@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.descent import loss_and_gradients
 from conslaw.losses import loss_function, output_curvature
 from conslaw.network import activation_function, backward, forward
 from conslaw.problems import Problem
+from conslaw.steps import loss_and_gradients
 
 __all__ = ["DenseHessian", "dense_hessian", "gradient_vector", "hessian_vector_product"]
 

@@ -29,12 +29,14 @@ class Activation(NamedTuple):
     """∂L/∂z from ∂L/∂σ(z), which it may overwrite, z or what has overwritten it, and σ(z)."""
     curvature: Callable[[Tensor, Tensor], Tensor] | None = None
     """σ''(z) from z and σ(z); None where it is zero almost everywhere."""
+    slope: float | None = None
+    """Of a piecewise linear σ: σ'(z) for z < 0, where σ'(z) = 1 for z > 0."""
 
 
 aten = torch.ops.aten
 
 
-IDENTITY = Activation(lambda z, inplace: z, lambda gradient, z, a: gradient)
+IDENTITY = Activation(lambda z, inplace: z, lambda gradient, z, a: gradient, slope=1.0)
 
 
 def piecewise_linear(slope: float) -> Activation:
@@ -42,10 +44,13 @@ def piecewise_linear(slope: float) -> Activation:
     if slope == 1:
         return IDENTITY
     if slope == 0:
-        return Activation(relu, lambda gradient, z, a: aten.threshold_backward(gradient, a, 0, grad_input=gradient))
+        return Activation(
+            relu, lambda gradient, z, a: aten.threshold_backward(gradient, a, 0, grad_input=gradient), slope=slope
+        )
     return Activation(
         lambda z, inplace: leaky_relu(z, slope, inplace),
         lambda gradient, z, a: aten.leaky_relu_backward(gradient, a, slope, True, grad_input=gradient),
+        slope=slope,
     )
 
 

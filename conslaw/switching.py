@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from conslaw.conservation import gradient_imbalance, squared_norms
-from conslaw.descent import loss_and_gradients
 from conslaw.network import IDENTITY, Activation, Memory, forward
 from conslaw.problems import Problem
+from conslaw.steps import loss_and_gradients
 
 __all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum"]
 

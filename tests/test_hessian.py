@@ -204,6 +204,10 @@ def test_sharpness_in_training_and_of_diverged_networks():
     end = problem.with_parameters([p[0] for p in run.parameters])
     torch.testing.assert_close(run.observed["sharpness"][0, :, 0], sharpness(problem, "mse").value, rtol=1e-9, atol=0)
     torch.testing.assert_close(run.observed["sharpness"][0, :, -1], sharpness(end, "mse").value, rtol=1e-9, atol=0)
+    single = SharpnessObserver("mse", tolerance=1e-3, dtype=torch.float32)
+    rough = gradient_descent(problem, 0.05, 100, loss="mse", record_every=20, observe={"sharpness": single})
+    torch.testing.assert_close(rough.observed["sharpness"][0], run.observed["sharpness"][0], rtol=1e-5, atol=0)
+    assert not torch.equal(rough.observed["sharpness"][0], run.observed["sharpness"][0])
     broken = lanczos(lambda v: v * torch.tensor([[torch.nan], [2.0]]).double(), torch.ones(2, 3).double())
     assert broken.values[0].isnan()
     assert broken.converged.tolist() == [[False], [True]]

@@ -135,6 +135,8 @@ def test_modules_import_only_from_above():
         "conservation",
         "trajectory",
         "optimizers",
+        "steps",
+        "compiled",
         "descent",
         "flow",
         "hessian",

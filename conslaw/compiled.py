@@ -1,0 +1,238 @@
+"""Gradient descent of small networks, compiled: a thread trains one network whose activations stay in its core's cache.
+
+The same steps as `network.forward` and `network.backward` in torch, to rounding. There, all networks take each
+operation together, which moves every activation through memory several times a step.
+"""
+
+import math
+from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from conslaw.losses import cross_entropy_weight
+from conslaw.network import activation_function
+from conslaw.problems import Problem
+from conslaw.steps import Steps
+
+__all__ = ["applies", "take_steps"]
+
+LARGEST_INPUTS = 2**18
+"""Bytes of a network's inputs; larger ones do not stay in the cache, and torch's products are then faster."""
+
+# A compiled function is kept on disk, and lets other threads run. Products may be fused with sums, and in sums over
+# samples the order is free; infinite and missing values stay what they are.
+FUSED, REORDERED = (
+    {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": flags}
+    for flags in ({"contract"}, {"contract", "reassoc", "nsz"})
+)
+
+
+def applies(problem: Problem, activation: str | float) -> bool:
+    """Tell whether networks can be trained here: float64 on a CPU, small inputs, no biases, piecewise linear.
+
+    Linear networks are left to torch, where the order of their products is free.
+    """
+    slope, inputs = activation_function(activation).slope, problem.inputs
+    return (
+        slope not in (None, 1)
+        and not problem.biases
+        and len(problem.weights) > 1
+        and inputs.device.type == "cpu"
+        and inputs.dtype == torch.float64
+        and inputs[0].numel() * inputs.element_size() <= LARGEST_INPUTS
+    )
+
+
+def take_steps(
+    problem: Problem,
+    rates: Tensor,
+    steps: range,
+    updates: int,
+    recorded: Set[int],
+    loss: str | float,
+    activation: str | float,
+) -> Steps:
+    """Update the weights of J networks in place, W_l ← W_l − η ∂L/∂W_l, as `steps.take_steps` does.
+
+    Args:
+        problem: Networks for which this `applies`.
+        rates: η, shape (J,).
+        steps: Numbers of the steps.
+        updates: How many of them, the first ones, end with an update.
+        recorded: At which of them norms are recorded.
+        loss: As in `gradient_descent`.
+        activation: As in `gradient_descent`.
+
+    Returns:
+        What is recorded.
+    """
+    sizes, slope = [weight[0].numel() for weight in problem.weights], activation_function(activation).slope
+    parameters = torch.cat([weight.flatten(1) for weight in problem.weights], 1)
+    widths = np.array([problem.inputs.shape[1], *(weight.shape[1] for weight in problem.weights)])
+    losses = torch.empty(len(rates), len(steps), dtype=torch.float64)
+    squares = torch.empty(len(rates), len(steps), 2, len(sizes), dtype=torch.float64)
+
+    def train(j: int) -> None:
+        tensors = (x[j].contiguous().numpy() for x in (parameters, problem.inputs, problem.targets, losses, squares))
+        _train(*tensors, widths, float(rates[j]), updates, slope, cross_entropy_weight(loss), problem.samples)
+
+    if (threads := min(len(rates), torch.get_num_threads())) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(train, range(len(rates))))
+    else:
+        list(map(train, range(len(rates))))
+    for weight, trained in zip(problem.weights, parameters.split(sizes, 1), strict=True):
+        weight.copy_(trained.view_as(weight))
+    gradients, weights = squares.transpose(0, 1).unbind(2)
+    return Steps(losses.mT, gradients, weights[[step in recorded for step in steps]], {})
+
+
+@njit(**REORDERED)
+def _train(parameters, inputs, targets, losses, squares, widths, rate, updates, slope, entropy_weight, samples):
+    """Train one network: W_1 … W_L are one after another in `parameters`, a_1 … a_{L−1} and f in `activations`."""
+    depth, columns, rows = len(widths) - 1, inputs.shape[1], widths[1:].sum()
+    activations, residuals = np.empty((rows, columns)), np.empty((rows, columns))
+    gradient = np.empty_like(parameters)
+    for step in range(len(losses)):
+        before, row, at = inputs, 0, 0
+        for layer in range(depth):
+            outs, size = widths[layer + 1], widths[layer + 1] * widths[layer]
+            after = activations[row : row + outs]
+            _product(parameters[at : at + size].reshape(outs, widths[layer]), before, after)
+            if layer < depth - 1:
+                _activate(after, slope)
+            before, row, at = after, row + outs, at + size
+
+        residual = residuals[rows - widths[depth] :]
+        losses[step] = _loss(before, targets, samples, entropy_weight, residual)
+        for layer in range(depth - 1, -1, -1):
+            ins, outs = widths[layer], widths[layer + 1]
+            row, at = row - outs, at - outs * ins
+            weight = parameters[at : at + outs * ins].reshape(outs, ins)
+            before = activations[row - ins : row] if layer else inputs
+            _product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
+            if layer:
+                of_layer_before = residuals[row - ins : row]
+                _product(weight.T, residual, of_layer_before)
+                _pass_back(of_layer_before, before, slope)
+                residual = of_layer_before
+
+        for layer in range(depth):
+            size = widths[layer + 1] * widths[layer]
+            of_gradient = of_weight = 0.0
+            for p in range(at, at + size):
+                of_gradient += gradient[p] * gradient[p]
+                of_weight += parameters[p] * parameters[p]
+            squares[step, 0, layer], squares[step, 1, layer] = of_gradient, of_weight
+            at += size
+        if step < updates:
+            for p in range(len(parameters)):
+                parameters[p] -= rate * gradient[p]
+
+
+@njit(**FUSED)
+def _product(a, b, out):
+    """Compute A B, two rows and four terms at a time; of an odd number of rows the last but one twice."""
+    rows, terms, columns = len(a), len(b), b.shape[1]
+    for first in range(0, rows, 2):
+        i = max(0, min(first, rows - 2))
+        j = min(i + 1, rows - 1)
+        rest = terms % 4
+        if rest == 0:  # the first four, which need no zeros to be added to
+            rest = 4
+            p0, p1, p2, p3 = a[i, 0], a[i, 1], a[i, 2], a[i, 3]
+            q0, q1, q2, q3 = a[j, 0], a[j, 1], a[j, 2], a[j, 3]
+            for c in range(columns):
+                b0, b1, b2, b3 = b[0, c], b[1, c], b[2, c], b[3, c]
+                p = p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                q = q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                out[i, c], out[j, c] = p, q
+        else:
+            for c in range(columns):
+                out[i, c], out[j, c] = a[i, 0] * b[0, c], a[j, 0] * b[0, c]
+            for k in range(1, rest):
+                p0, q0 = a[i, k], a[j, k]
+                for c in range(columns):
+                    p, q = out[i, c] + p0 * b[k, c], out[j, c] + q0 * b[k, c]
+                    out[i, c], out[j, c] = p, q
+        for k in range(rest, terms, 4):
+            p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+            q0, q1, q2, q3 = a[j, k], a[j, k + 1], a[j, k + 2], a[j, k + 3]
+            for c in range(columns):
+                b0, b1, b2, b3 = b[k, c], b[k + 1, c], b[k + 2, c], b[k + 3, c]
+                p = out[i, c] + p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                q = out[j, c] + q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                out[i, c], out[j, c] = p, q
+
+
+@njit(**REORDERED)
+def _product_with_transposed(a, b, out):
+    """Compute A Bᵀ, two rows and four columns at a time; of an odd number of rows the last but one twice."""
+    rows, columns, terms = len(a), len(b), a.shape[1]
+    for first in range(0, rows, 2):
+        i = max(0, min(first, rows - 2))
+        j = min(i + 1, rows - 1)
+        c = 0
+        while c + 4 <= columns:
+            p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = 0.0
+            for k in range(terms):
+                p, q = a[i, k], a[j, k]
+                b0, b1, b2, b3 = b[c, k], b[c + 1, k], b[c + 2, k], b[c + 3, k]
+                p0, p1, p2, p3 = p0 + p * b0, p1 + p * b1, p2 + p * b2, p3 + p * b3
+                q0, q1, q2, q3 = q0 + q * b0, q1 + q * b1, q2 + q * b2, q3 + q * b3
+            out[i, c], out[i, c + 1], out[i, c + 2], out[i, c + 3] = p0, p1, p2, p3
+            out[j, c], out[j, c + 1], out[j, c + 2], out[j, c + 3] = q0, q1, q2, q3
+            c += 4
+        while c < columns:
+            p0 = q0 = 0.0
+            for k in range(terms):
+                p0, q0 = p0 + a[i, k] * b[c, k], q0 + a[j, k] * b[c, k]
+            out[i, c], out[j, c] = p0, q0
+            c += 1
+
+
+@njit(**FUSED)
+def _activate(z, slope):
+    """Overwrite z by σ(z) = z σ'(z)."""
+    for i in range(len(z)):
+        for c in range(z.shape[1]):
+            z[i, c] *= 1.0 if z[i, c] > 0 else slope
+
+
+@njit(**FUSED)
+def _pass_back(residual, activation, slope):
+    """Overwrite ∂L/∂σ(z) by ∂L/∂z, where σ(z) > 0 tells σ'(z)."""
+    for i in range(len(residual)):
+        for c in range(residual.shape[1]):
+            residual[i, c] *= 1.0 if activation[i, c] > 0 else slope
+
+
+@njit(**FUSED)
+def _loss(outputs, targets, samples, entropy_weight, residual):
+    """Compute the loss, (1 − w)·squared error + w·cross-entropy, and ∂L/∂f."""
+    classes, columns = outputs.shape
+    loss = 0.0
+    for c in range(columns if entropy_weight > 0 else 0):
+        largest, total = outputs[0, c], 0.0
+        for k in range(1, classes):
+            largest = max(largest, outputs[k, c])
+        for k in range(classes):
+            residual[k, c] = math.exp(outputs[k, c] - largest)
+            total += residual[k, c]
+        weight = entropy_weight / samples
+        scale = weight / total
+        for k in range(classes):
+            loss -= weight * targets[k, c] * (outputs[k, c] - largest)
+            residual[k, c] = scale * residual[k, c] - weight * targets[k, c]
+        loss += weight * math.log(total)
+    scale = (1 - entropy_weight) / (samples * classes)
+    for k in range(classes if entropy_weight < 1 else 0):
+        for c in range(columns):
+            difference = outputs[k, c] - targets[k, c]
+            loss += scale * difference * difference
+            residual[k, c] = 2 * scale * difference + (residual[k, c] if entropy_weight > 0 else 0.0)
+    return loss

@@ -1,0 +1,85 @@
+"""The compiled steps against numpy and against those in torch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conslaw import compiled, draw, gradient_descent
+
+FEW = st.integers(1, 9)
+IN_TORCH = {"nothing": lambda networks: networks.weights[0][:, 0, 0]}  # whoever observes gets the steps in torch
+
+
+@settings(deadline=None, max_examples=200)
+@given(FEW, FEW, st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_products(rows, terms, columns, seed):
+    random = np.random.default_rng(seed)
+    a, b, out = (
+        random.normal(size=(rows, terms)),
+        random.normal(size=(terms, columns)),
+        np.full((rows, columns), np.nan),
+    )
+    compiled._product(a, b, out)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
+    compiled._product(np.ascontiguousarray(a.T).T, b, out)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
+    compiled._product_with_transposed(a, np.ascontiguousarray(b.T), out)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("widths", [(20, 64, 5), (20, 7, 6, 5, 3), (20, 1, 2), (20, 16, 12, 1)])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", 0.3])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.4])
+def test_steps_are_those_in_torch(widths, activation, loss):
+    problem = draw([1, 2, 3], widths)
+    assert compiled.applies(problem, activation)
+    options = {"loss": loss, "activation": activation, "record_every": 7, "record_at": [64, 65]}
+    here, there = (gradient_descent(problem, [0.01, 0.05], 150, **options, observe=o) for o in ({}, IN_TORCH))
+    assert torch.equal(here.times, there.times)
+    for name in ("loss", "squared_norms", "squared_gradient_norms", "squared_gradient_sums"):
+        torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=1e-10, atol=1e-14)
+    for ours, others in zip(here.parameters, there.parameters, strict=True):
+        torch.testing.assert_close(ours, others, rtol=1e-8, atol=1e-10)
+
+
+def test_one_network_with_several_learning_rates_is_left_alone():
+    problem = draw([1])
+    before = [p.clone() for p in problem.parameters]
+    here, there = (gradient_descent(problem, [0.01, 0.1, 1.0], 70, observe=o) for o in ({}, IN_TORCH))
+    torch.testing.assert_close(here.drift, there.drift, rtol=1e-10, atol=1e-13)
+    assert all(torch.equal(p, q) for p, q in zip(problem.parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_divergence_is_that_in_torch(loss):
+    problem, rates = draw([1, 2, 3]), [0.1, 1e3, 1e150]
+    here, there = (gradient_descent(problem, rates, 300, loss=loss, observe=o) for o in ({}, IN_TORCH))
+    assert (here.diverged_at[0] == -1).all()
+    assert (here.diverged_at[2] >= 0).all()
+    # The step may differ by one, as torch divides the sum of the losses of all samples, which is infinite earlier.
+    assert (here.diverged_at - there.diverged_at).abs().max() <= 1
+    torch.testing.assert_close(here.loss[0], there.loss[0], rtol=1e-10, atol=0)
+
+
+def test_threads_change_nothing():
+    problem, threads = draw(range(7)), torch.get_num_threads()
+    several = gradient_descent(problem, [0.1, 0.5], 100)
+    torch.set_num_threads(1)
+    try:
+        one = gradient_descent(problem, [0.1, 0.5], 100)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(several.loss, one.loss)
+    assert torch.equal(several.drift, one.drift)
+
+
+def test_what_is_left_to_torch():
+    problem = draw([1, 2])
+    assert not compiled.applies(problem, "tanh")
+    assert not compiled.applies(problem, "linear")
+    assert not compiled.applies(problem.to(torch.float32), "relu")
+    assert not compiled.applies(draw([1, 2], bias=True), "relu")
+    assert not compiled.applies(draw([1, 2], (20, 5)), "relu")
+    assert not compiled.applies(draw([1, 2], samples=2000), "relu")
