@@ -5,7 +5,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("untimed", deadline=None)  # machines are slow at times
+settings.load_profile("untimed")
 FRESH = tempfile.TemporaryDirectory(prefix="conslaw-figures-")
 
 

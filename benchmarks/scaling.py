@@ -34,10 +34,11 @@ def vmapped(problem, rate: float, steps: int) -> None:
 
 
 def bound(device: str) -> float:
-    """Microseconds that a large product takes for the operations of one step."""
-    size = 1024 if device == "cpu" else 4096
+    """Microseconds that a large product takes for the operations of one step; mean over as long as the rest runs."""
+    size, times = 1024 if device == "cpu" else 4096, 20
     matrix = torch.randn(size, size, dtype=torch.float64, device=device)
-    return min(seconds(lambda: matrix @ matrix, device)[0] for _ in range(10)) / (2 * size**3) * OPERATIONS * 1e6
+    total, _ = seconds(lambda: [matrix @ matrix for _ in range(times)], device)
+    return total / times / (2 * size**3) * OPERATIONS * 1e6
 
 
 def measure(device: str, repeats: int) -> dict:
@@ -46,7 +47,7 @@ def measure(device: str, repeats: int) -> dict:
     result = {"networks": counts, "core": [], "vmap": [], "published_way": [], "bound": []}
     single = draw([0], device=device)
     for count in counts:
-        problem, steps = draw(range(count), device=device), max(20, 2000 // count)
+        problem, steps = draw(range(count), device=device), max(20, 8000 // count)
 
         def per_step(function, count=count, steps=steps):
             function(3)
@@ -62,8 +63,8 @@ def measure(device: str, repeats: int) -> dict:
                 times[name].append(per_step(way))
             # One network after another: what it takes does not depend on how many there are.
             published_way(single, 0.01, 3, "cross_entropy", "relu")
-            one, _ = seconds(lambda: published_way(single, 0.01, 300, "cross_entropy", "relu"), device)
-            times["published_way"].append(one / 300 * 1e6)
+            one, _ = seconds(lambda: published_way(single, 0.01, 1000, "cross_entropy", "relu"), device)
+            times["published_way"].append(one / 1000 * 1e6)
             times["bound"].append(bound(device))
         for name, values in times.items():
             result[name].append(round(min(values), 2))

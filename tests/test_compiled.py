@@ -12,7 +12,7 @@ FEW = st.integers(1, 9)
 IN_TORCH = {"nothing": lambda networks: networks.weights[0][:, 0, 0]}  # whoever observes gets the steps in torch
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(FEW, FEW, st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_products(rows, terms, columns, seed):
     random = np.random.default_rng(seed)

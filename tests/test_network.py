@@ -67,7 +67,7 @@ def test_gradients_are_those_of_finite_differences():
             assert gradient[0].flatten()[sign_position].item() == pytest.approx(difference, rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(weight=st.floats(0, 1), seed=st.integers(0, 2**16))
 def test_mixture_is_the_weighted_sum(weight, seed):
     generator = torch.Generator().manual_seed(seed)
