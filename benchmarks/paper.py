@@ -17,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from speed import CASES, SEEDS, environment, published_way, seconds
 from tqdm import tqdm
 
-from conslaw import draw, gradient_descent
+from conslaw import draw, gradient_descent, ledger
 from conslaw.rebuild import PAPERMILL, notebook_names, rebuild
 
 
@@ -62,6 +62,7 @@ def main() -> None:
     panels = [name for name in notebook_names() if name.startswith("fig")]
     of_panels, each = timed_rebuild(panels)
     of_rest, others = timed_rebuild([name for name in notebook_names() if name not in panels])
+    ledger.write_table()
     result = {
         "seconds": {"panels": round(of_panels, 1), "all": round(of_panels + of_rest, 1)},
         "seconds_of_each": each | others,
