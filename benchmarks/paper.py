@@ -25,9 +25,10 @@ def start_of_notebook(source: str) -> float:
     """Seconds that papermill takes for a notebook with one cell."""
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "notebook.ipynb")
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(new_notebook(cells=[new_code_cell(source)], metadata=kernel), path)
-        options = json.dumps({"input_path": path, "output_path": path, "progress_bar": False})
+        nbformat.write(
+            new_notebook(cells=[new_code_cell(source)], metadata={"language_info": {"name": "python"}}), path
+        )
+        options = json.dumps({"input_path": path, "output_path": path, "kernel_name": "python3", "progress_bar": False})
         run = [sys.executable, "-c", PAPERMILL]
         return seconds(lambda: subprocess.run(run, input=options, text=True, check=True, capture_output=True), "cpu")[0]
 

@@ -197,8 +197,7 @@ class SharpnessObserver:
             loss: As in `gradient_descent`.
             activation: As in `gradient_descent`.
             tolerance: Relative residual; the eigenvalue's relative error is of the order of its square.
-            dtype: Of the iteration; by default that of the networks. A residual of 1e-3 needs no more than float32,
-                in half the time.
+            dtype: Of the iteration; by default that of the networks. A residual of 1e-3 needs no more than float32.
         """
         self._dtype = dtype
         self._options = {"loss": loss, "activation": activation, "tolerance": tolerance}
