@@ -7,6 +7,7 @@ operation together, which moves every activation through memory several times a 
 import math
 from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -72,66 +73,83 @@ def take_steps(
     """
     sizes, slope = [weight[0].numel() for weight in problem.weights], activation_function(activation).slope
     parameters = torch.cat([weight.flatten(1) for weight in problem.weights], 1)
-    widths = np.array([problem.inputs.shape[1], *(weight.shape[1] for weight in problem.weights)])
+    inputs, targets = problem.inputs.contiguous(), problem.targets.contiguous()
+    widths = np.array([inputs.shape[1], *(weight.shape[1] for weight in problem.weights)])
     losses = torch.empty(len(rates), len(steps), dtype=torch.float64)
     squares = torch.empty(len(rates), len(steps), 2, len(sizes), dtype=torch.float64)
 
-    def train(j: int) -> None:
-        tensors = (x[j].contiguous().numpy() for x in (parameters, problem.inputs, problem.targets, losses, squares))
-        _train(*tensors, widths, float(rates[j]), updates, slope, cross_entropy_weight(loss), problem.samples)
+    def train(part: slice) -> None:
+        arrays = (x[part].numpy() for x in (parameters, inputs, targets, rates, losses, squares))
+        _train(*arrays, widths, updates, slope, cross_entropy_weight(loss), problem.samples)
 
-    if (threads := min(len(rates), torch.get_num_threads())) > 1:
+    threads = min(len(rates), torch.get_num_threads())
+    ends = [len(rates) * thread // threads for thread in range(threads + 1)]
+    parts = [slice(*part) for part in pairwise(ends)]
+    if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(train, range(len(rates))))
+            list(pool.map(train, parts))
     else:
-        list(map(train, range(len(rates))))
+        train(*parts)
     for weight, trained in zip(problem.weights, parameters.split(sizes, 1), strict=True):
         weight.copy_(trained.view_as(weight))
     gradients, weights = squares.transpose(0, 1).unbind(2)
-    return Steps(losses.mT, gradients, weights[[step in recorded for step in steps]], {})
+    return Steps(losses.mT, gradients, weights[[step in recorded for step in steps]])
 
 
 @njit(**REORDERED)
-def _train(parameters, inputs, targets, losses, squares, widths, rate, updates, slope, entropy_weight, samples):
-    """Train one network: W_1 … W_L are one after another in `parameters`, a_1 … a_{L−1} and f in `activations`."""
-    depth, columns, rows = len(widths) - 1, inputs.shape[1], widths[1:].sum()
-    activations, residuals = np.empty((rows, columns)), np.empty((rows, columns))
-    gradient = np.empty_like(parameters)
-    for step in range(len(losses)):
-        before, row, at = inputs, 0, 0
-        for layer in range(depth):
-            outs, size = widths[layer + 1], widths[layer + 1] * widths[layer]
-            after = activations[row : row + outs]
-            _product(parameters[at : at + size].reshape(outs, widths[layer]), before, after)
-            if layer < depth - 1:
-                _activate(after, slope)
-            before, row, at = after, row + outs, at + size
+def _train(parameters, inputs, targets, rates, losses, squares, widths, updates, slope, entropy_weight, samples):
+    """Train networks one after another, in the same memory."""
+    shape = (widths[1:].sum(), inputs.shape[2])
+    activations, residuals = np.empty(shape), np.empty(shape)
+    gradient = np.empty_like(parameters[0])
+    for j in range(len(parameters)):
+        x, y, parameter, rate = inputs[j], targets[j], parameters[j], rates[j]
+        for step in range(losses.shape[1]):
+            losses[j, step] = _loss_and_gradient(
+                parameter, x, y, widths, slope, entropy_weight, samples, activations, residuals, gradient
+            )
+            end = 0
+            for layer in range(len(widths) - 1):
+                start, end = end, end + widths[layer + 1] * widths[layer]
+                of_gradient = of_weight = 0.0
+                for p in range(start, end):
+                    of_gradient += gradient[p] * gradient[p]
+                    of_weight += parameter[p] * parameter[p]
+                squares[j, step, 0, layer], squares[j, step, 1, layer] = of_gradient, of_weight
+            if step < updates:
+                for p in range(len(parameter)):
+                    parameter[p] -= rate * gradient[p]
 
-        residual = residuals[rows - widths[depth] :]
-        losses[step] = _loss(before, targets, samples, entropy_weight, residual)
-        for layer in range(depth - 1, -1, -1):
-            ins, outs = widths[layer], widths[layer + 1]
-            row, at = row - outs, at - outs * ins
-            weight = parameters[at : at + outs * ins].reshape(outs, ins)
-            before = activations[row - ins : row] if layer else inputs
-            _product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
-            if layer:
-                of_layer_before = residuals[row - ins : row]
-                _product(weight.T, residual, of_layer_before)
-                _pass_back(of_layer_before, before, slope)
-                residual = of_layer_before
 
-        for layer in range(depth):
-            size = widths[layer + 1] * widths[layer]
-            of_gradient = of_weight = 0.0
-            for p in range(at, at + size):
-                of_gradient += gradient[p] * gradient[p]
-                of_weight += parameters[p] * parameters[p]
-            squares[step, 0, layer], squares[step, 1, layer] = of_gradient, of_weight
-            at += size
-        if step < updates:
-            for p in range(len(parameters)):
-                parameters[p] -= rate * gradient[p]
+@njit(**REORDERED)
+def _loss_and_gradient(
+    parameter, inputs, targets, widths, slope, entropy_weight, samples, activations, residuals, gradient
+):
+    """Compute both, the latter into `gradient`: W_1 … W_L are one after another there, as a_1 … f in `activations`."""
+    depth, rows = len(widths) - 1, len(activations)
+    before, row, at = inputs, 0, 0
+    for layer in range(depth):
+        outs, size = widths[layer + 1], widths[layer + 1] * widths[layer]
+        after = activations[row : row + outs]
+        _product(parameter[at : at + size].reshape(outs, widths[layer]), before, after)
+        if layer < depth - 1:
+            _activate(after, slope)
+        before, row, at = after, row + outs, at + size
+
+    residual = residuals[rows - widths[depth] :]
+    loss = _loss(before, targets, samples, entropy_weight, residual)
+    for layer in range(depth - 1, -1, -1):
+        ins, outs = widths[layer], widths[layer + 1]
+        row, at = row - outs, at - outs * ins
+        weight = parameter[at : at + outs * ins].reshape(outs, ins)
+        before = activations[row - ins : row] if layer else inputs
+        _product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
+        if layer:
+            of_layer_before = residuals[row - ins : row]
+            _product(weight.T, residual, of_layer_before)
+            _pass_back(of_layer_before, before, slope)
+            residual = of_layer_before
+    return loss
 
 
 @njit(**FUSED)
@@ -200,7 +218,7 @@ def _activate(z, slope):
     """Overwrite z by σ(z) = z σ'(z)."""
     for i in range(len(z)):
         for c in range(z.shape[1]):
-            z[i, c] *= 1.0 if z[i, c] > 0 else slope
+            z[i, c] = z[i, c] if z[i, c] > 0 else slope * z[i, c]
 
 
 @njit(**FUSED)
@@ -208,7 +226,7 @@ def _pass_back(residual, activation, slope):
     """Overwrite ∂L/∂σ(z) by ∂L/∂z, where σ(z) > 0 tells σ'(z)."""
     for i in range(len(residual)):
         for c in range(residual.shape[1]):
-            residual[i, c] *= 1.0 if activation[i, c] > 0 else slope
+            residual[i, c] = residual[i, c] if activation[i, c] > 0 else slope * residual[i, c]
 
 
 @njit(**FUSED)

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.losses import loss_function, output_curvature
-from conslaw.network import activation_function, backward, forward
+from conslaw.losses import curvature_product, loss_function, output_curvature
+from conslaw.network import activation_function, backward, forward, product, weight_gradient
 from conslaw.problems import Problem
 from conslaw.steps import loss_and_gradients
 
@@ -148,17 +148,47 @@ def hessian_vector_product(problem: Problem, loss: str | float, activation: str 
     Returns:
         Function from vectors (M, P) to (M, P), P the number of parameters of one network, in the order of
         `problem.parameters`, each flattened by rows.
+
+    Reference:
+        Pearlmutter, Fast exact multiplication by the Hessian (1994): forward and backward pass, differentiated along v.
     """
-    parameters = [p.detach().requires_grad_() for p in problem.parameters]
-    networks = problem.with_parameters(parameters)
-    outputs = forward(networks.weights, networks.biases, networks.inputs, activation_function(activation))[0][-1]
-    value, _ = loss_function(loss)(outputs, problem.targets, problem.samples)
-    # The networks are independent: the derivatives of the sum are those of each.
-    gradients = torch.autograd.grad(value.sum(), parameters, create_graph=True)
-    gradient = torch.cat([g.flatten(1) for g in gradients], 1)
+    weights, biases, sigma, memory = problem.weights, problem.biases, activation_function(activation), {}
+    preactivations, activations = forward(weights, biases, problem.inputs, sigma)
+    outputs = preactivations[-1]
+    _, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
+    _, residuals = backward(weights, preactivations, activations, residual, sigma)
+    curvature = curvature_product(loss, outputs, problem.samples)
+    hidden = list(zip(preactivations[:-1], activations[1:], strict=True))
+    above = zip(hidden, weights[1:], residuals[1:], strict=True)
+    bends = [sigma.curvature(z, a) * torch.bmm(w.mT, r) for (z, a), w, r in above] if sigma.curvature else []
+    sizes = [p[0].numel() for p in problem.parameters]
 
-    def product(vectors: Tensor) -> Tensor:
-        products = torch.autograd.grad(gradient, parameters, vectors, retain_graph=True)
-        return torch.cat([p.flatten(1) for p in products], 1)
+    def hessian_product(vectors: Tensor) -> Tensor:
+        parts = vectors.split(sizes, 1)
+        directions = [part.view_as(p) for part, p in zip(parts, problem.parameters, strict=True)]
+        moved_preactivations, moved_activations = [], []  # their derivatives along `vectors`
+        for layer, direction in enumerate(directions[: len(weights)]):
+            moved = product(direction, activations[layer], memory, "moved", layer)
+            if layer:
+                moved.baddbmm_(weights[layer], moved_activations[-1])
+            if biases:
+                moved.add_(directions[len(weights) + layer].unsqueeze(2))
+            moved_preactivations.append(moved)
+            if layer < len(hidden):
+                moved_activations.append(sigma.gradient(moved.clone() if bends else moved, *hidden[layer]))
 
-    return product
+        moved, of_weights, of_biases = curvature(moved), [], []  # from here on of the residual
+        for layer in reversed(range(len(weights))):
+            of_weight = weight_gradient(moved, activations[layer], memory, "weight", layer)
+            if biases:
+                of_biases.insert(0, moved.sum(2))
+            if layer:
+                of_weight = of_weight + torch.bmm(residuals[layer], moved_activations[layer - 1].mT)
+                moved = torch.bmm(weights[layer].mT, moved).baddbmm_(directions[layer].mT, residuals[layer])
+                moved = sigma.gradient(moved, *hidden[layer - 1])
+                if bends:
+                    moved = moved.addcmul_(bends[layer - 1], moved_preactivations[layer - 1])
+            of_weights.insert(0, of_weight)
+        return torch.cat([p.flatten(1) for p in of_weights + of_biases], 1)
+
+    return hessian_product

@@ -9,7 +9,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Loss", "cross_entropy", "cross_entropy_weight", "loss_function", "output_curvature", "squared_error"]
+__all__ = [
+    "Loss",
+    "cross_entropy",
+    "cross_entropy_weight",
+    "curvature_product",
+    "loss_function",
+    "output_curvature",
+    "squared_error",
+]
 
 Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
@@ -104,3 +112,27 @@ def output_curvature(loss: str | float, outputs: Tensor, samples: int) -> Tensor
     probabilities = torch.softmax(outputs, 1).mT.unsqueeze(3)
     entropy = (probabilities * identity - probabilities * probabilities.mT) / samples
     return torch.lerp(identity * (2 / (samples * classes)), entropy, weight)
+
+
+def curvature_product(loss: str | float, outputs: Tensor, samples: int) -> Callable[[Tensor], Tensor]:
+    """Return the function ḟ ↦ S ḟ for each sample, with S as in `output_curvature`, which is not formed.
+
+    Args:
+        loss: As in `cross_entropy_weight`.
+        outputs: f, shape (M, K, columns).
+        samples: Number n of samples.
+
+    Returns:
+        Function from and to tensors (M, K, columns).
+    """
+    weight, scale = cross_entropy_weight(loss), 2 / (samples * outputs.shape[1])
+    probabilities = torch.softmax(outputs, 1) if weight else None
+
+    def product(moved: Tensor) -> Tensor:
+        if not weight:
+            return moved * scale
+        spread = probabilities * moved
+        entropy = (spread - probabilities * spread.sum(1, keepdim=True)) / samples
+        return torch.lerp(moved * scale, entropy, weight)
+
+    return product

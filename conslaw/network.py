@@ -13,7 +13,16 @@ from torch.nn.functional import gelu, leaky_relu, relu
 
 from conslaw.problems import is_shared
 
-__all__ = ["IDENTITY", "Activation", "Memory", "activation_function", "backward", "forward", "product"]
+__all__ = [
+    "IDENTITY",
+    "Activation",
+    "Memory",
+    "activation_function",
+    "backward",
+    "forward",
+    "product",
+    "weight_gradient",
+]
 
 
 Memory = dict[tuple[str, int], Tensor]
@@ -119,6 +128,25 @@ def product(left: Tensor, right: Tensor, memory: Memory, name: str, layer: int) 
     return memory[name, layer]
 
 
+def weight_gradient(residual: Tensor, before: Tensor, memory: Memory, name: str, layer: int) -> Tensor:
+    """Compute ∂L/∂W = r aᵀ of one layer.
+
+    Args:
+        residual: r, shape (M, out, n).
+        before: a, the layer's inputs, shape (M, in, n).
+        memory: As in `product`.
+        name: As in `product`.
+        layer: As in `product`.
+
+    Returns:
+        Shape (M, out, in).
+    """
+    # r aᵀ or (a rᵀ)ᵀ: on a CPU the product with fewer rows is faster, by up to two thirds.
+    if before.shape[1] < residual.shape[1] and not is_shared(before):
+        return product(before, residual.mT, memory, name, layer).mT
+    return product(residual, before.mT, memory, name, layer)
+
+
 def forward(
     weights: Sequence[Tensor],
     biases: Sequence[Tensor],
@@ -184,11 +212,5 @@ def backward(
         residuals.insert(0, activation.gradient(gradient, preactivations[layer - 1], activations[layer]))
     gradients = []
     for layer, (before, residual) in enumerate(zip(activations, residuals, strict=True)):
-        if before is None:
-            gradients.append(residual)
-        # r aᵀ or (a rᵀ)ᵀ: on a CPU the product with fewer rows is faster, by up to two thirds.
-        elif before.shape[1] < residual.shape[1] and not is_shared(before):
-            gradients.append(product(before, residual.mT, memory, "gradient", layer).mT)
-        else:
-            gradients.append(product(residual, before.mT, memory, "gradient", layer))
+        gradients.append(residual if before is None else weight_gradient(residual, before, memory, "gradient", layer))
     return gradients, residuals

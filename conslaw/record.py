@@ -168,6 +168,7 @@ class Record:
                 figure.savefig(file, format=extension, metadata=metadata)
                 file.seek(0)
                 replace_file(self.folder / f"{stem}.{extension}", file.read())
+            figure.set_layout_engine("none")  # the layout is found, which takes as long as drawing: the next keep it
 
     def save(self, runs: pd.DataFrame | None = None) -> None:
         """Write the numbers.

@@ -1,6 +1,6 @@
 """Some steps of gradient descent, or of another optimizer, of many networks at once in torch, and what is recorded."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 import torch
@@ -24,8 +24,6 @@ class Steps(NamedTuple):
     """Shape (k, J, P)."""
     squared_norms: Tensor
     """Of the parameters at those of the steps that are recorded, shape (τ, J, P)."""
-    observed: Mapping[str, Tensor]
-    """What each observable returned, shape (τ, J, …)."""
     squared_step_norms: Tensor | None = None
     """Of the optimizer's directions u, where there was an update, shape (updates, J, P); None for gradient descent."""
     alignments: Tensor | None = None
@@ -73,7 +71,6 @@ def take_steps(
     loss: str | float,
     activation: str | float,
     optimizer: Optimizer | None,
-    observe: Mapping[str, Callable[[Problem], Tensor]],
     memory: Memory,
     state: list[Tensor],
 ) -> Steps:
@@ -84,11 +81,10 @@ def take_steps(
         rates: η, shape (J,).
         steps: Numbers of the steps.
         updates: How many of them, the first ones, end with an update.
-        recorded: At which of them norms and observables are recorded.
+        recorded: At which of them norms are recorded.
         loss: As in `gradient_descent`.
         activation: As in `gradient_descent`.
         optimizer: None for gradient descent, u = ∂L/∂W.
-        observe: As in `gradient_descent`.
         memory: A dictionary, as in `loss_and_gradients`.
         state: Of the optimizer; a list, empty at first.
 
@@ -98,15 +94,12 @@ def take_steps(
     negative_rates = -rates.to(problem.inputs)
     factors = [negative_rates.view(-1, *[1] * (p.dim() - 1)) for p in problem.parameters]
     values, gradient_norms, weight_norms, step_norms, products = [], [], [], [], []
-    snapshots = {name: [] for name in observe}
     for step in steps:
         value, gradients = loss_and_gradients(problem, loss, activation, memory)
         values.append(value)
         gradient_norms.append(norms(gradients))
         if step in recorded:
             weight_norms.append(norms(problem.parameters))
-            for name, observable in observe.items():
-                snapshots[name].append(observable(problem).clone())
         if step < steps.start + updates:
             directions = gradients
             if optimizer:
@@ -121,7 +114,6 @@ def take_steps(
         _squares(weight_norms)
         if weight_norms
         else torch.empty(0, len(rates), len(problem.parameters), dtype=torch.float64),
-        {name: torch.stack(tensors).double().cpu() for name, tensors in snapshots.items() if tensors},
         _squares(step_norms) if step_norms else None,
         torch.stack(products).double().cpu() if products else None,
     )

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from conslaw import compiled, draw, gradient_descent
 
 FEW = st.integers(1, 9)
-IN_TORCH = {"nothing": lambda networks: networks.weights[0][:, 0, 0]}  # whoever observes gets the steps in torch
+
+
+@pytest.fixture
+def both_ways(monkeypatch):
+    """Train with the compiled steps, and again with those in torch."""
+
+    def train(*arguments, **options):
+        here = gradient_descent(*arguments, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(compiled, "applies", lambda *_: False)
+            return here, gradient_descent(*arguments, **options)
+
+    return train
 
 
 @settings(max_examples=200)
@@ -32,30 +44,34 @@ def test_products(rows, terms, columns, seed):
 @pytest.mark.parametrize("widths", [(20, 64, 5), (20, 7, 6, 5, 3), (20, 1, 2), (20, 16, 12, 1)])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", 0.3])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.4])
-def test_steps_are_those_in_torch(widths, activation, loss):
+def test_steps_are_those_in_torch(widths, activation, loss, both_ways):
     problem = draw([1, 2, 3], widths)
     assert compiled.applies(problem, activation)
-    options = {"loss": loss, "activation": activation, "record_every": 7, "record_at": [64, 65]}
-    here, there = (gradient_descent(problem, [0.01, 0.05], 150, **options, observe=o) for o in ({}, IN_TORCH))
+    observe = {"outputs": lambda networks: networks.weights[-1][:, 0]}
+    options = {"loss": loss, "activation": activation, "record_every": 7, "record_at": [64, 65], "observe": observe}
+    here, there = both_ways(problem, [0.01, 0.05], 150, **options)
     assert torch.equal(here.times, there.times)
     for name in ("loss", "squared_norms", "squared_gradient_norms", "squared_gradient_sums"):
         torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=1e-10, atol=1e-14)
-    for ours, others in zip(here.parameters, there.parameters, strict=True):
+    pairs = zip(
+        (*here.parameters, here.observed["outputs"]), (*there.parameters, there.observed["outputs"]), strict=True
+    )
+    for ours, others in pairs:
         torch.testing.assert_close(ours, others, rtol=1e-8, atol=1e-10)
 
 
-def test_one_network_with_several_learning_rates_is_left_alone():
+def test_one_network_with_several_learning_rates_is_left_alone(both_ways):
     problem = draw([1])
     before = [p.clone() for p in problem.parameters]
-    here, there = (gradient_descent(problem, [0.01, 0.1, 1.0], 70, observe=o) for o in ({}, IN_TORCH))
+    here, there = both_ways(problem, [0.01, 0.1, 1.0], 70)
     torch.testing.assert_close(here.drift, there.drift, rtol=1e-10, atol=1e-13)
     assert all(torch.equal(p, q) for p, q in zip(problem.parameters, before, strict=True))
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_divergence_is_that_in_torch(loss):
+def test_divergence_is_that_in_torch(loss, both_ways):
     problem, rates = draw([1, 2, 3]), [0.1, 1e3, 1e150]
-    here, there = (gradient_descent(problem, rates, 300, loss=loss, observe=o) for o in ({}, IN_TORCH))
+    here, there = both_ways(problem, rates, 300, loss=loss)
     assert (here.diverged_at[0] == -1).all()
     assert (here.diverged_at[2] >= 0).all()
     # The step may differ by one, as torch divides the sum of the losses of all samples, which is infinite earlier.

@@ -143,12 +143,15 @@ def test_what_is_recorded_does_not_change_what_happens():
     problem = draw([1, 2])
     before = [p.clone() for p in problem.parameters]
     threads = torch.get_num_threads()
-    observe = {"first": lambda networks: networks.weights[0][:, 0, 0]}
+    first = lambda networks: networks.weights[0][:, 0, 0]  # noqa: E731
+    observe = {"first": first, "now and then": (first, [0, 3, 64, 77])}
     every = gradient_descent(problem, 0.1, 150, observe=observe)
     some = gradient_descent(problem, 0.1, 150, record_every=40, record_at=[1, 80], observe=observe)
     assert some.times.tolist() == [0, 1, 40, 80, 120, 150]
     assert torch.equal(every.loss[:, :, some.times], some.loss)
     assert torch.equal(every.observed["first"][:, :, some.times], some.observed["first"])
+    for run in (every, some):
+        assert torch.equal(every.observed["first"][:, :, [0, 3, 64, 77]], run.observed["now and then"])
     assert torch.equal(every.conserved_quantity[:, :, some.times], some.conserved_quantity)
     assert torch.equal(every.imbalance_sum, some.imbalance_sum)
     torch.testing.assert_close(every.imbalance_sum, every.gradient_imbalance[:, :, :-1].sum(2))
@@ -298,6 +301,8 @@ def test_restored_laws_and_the_same_function(widths):
         ({"steps": 0}, "steps"),
         ({"record_every": 0}, "record_every"),
         ({"record_at": [3]}, "record_at must be times from 0 to 2"),
+        ({"observe": {"loss": (len, [0, 3])}}, "times in observe.*loss.* must ascend from 0 to at most 2"),
+        ({"observe": {"loss": (len, [1, 2])}}, "times in observe.*loss.* must ascend from 0 to at most 2"),
         ({"optimizer": "sgd"}, "optimizer must be one of gd, momentum, adam"),
         ({"loss": "hinge"}, "loss"),
         ({"activation": "swish"}, "activation"),

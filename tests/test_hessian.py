@@ -17,10 +17,33 @@ from conslaw import (
     lanczos,
     sharpness,
 )
-from conslaw.losses import loss_function, output_curvature
-from conslaw.network import NAMED
+from conslaw.losses import curvature_product, loss_function, output_curvature
+from conslaw.network import NAMED, activation_function, forward
 
 SEEDS = [42, 137, 256, 512, 1024]
+
+
+def double_backward(problem, loss, activation):
+    """The function v ↦ H v by automatic differentiation of the forward pass alone."""
+    parameters = [p.detach().requires_grad_() for p in problem.parameters]
+    networks = problem.with_parameters(parameters)
+    outputs = forward(networks.weights, networks.biases, networks.inputs, activation_function(activation))[0][-1]
+    value, _ = loss_function(loss)(outputs, problem.targets, problem.samples)
+    gradients = torch.autograd.grad(value.sum(), parameters, create_graph=True)
+    gradient = torch.cat([g.flatten(1) for g in gradients], 1)
+
+    def product(vectors):
+        products = torch.autograd.grad(gradient, parameters, vectors, retain_graph=True)
+        return torch.cat([p.flatten(1) for p in products], 1)
+
+    return product
+
+
+def test_product_with_shared_inputs():
+    problem = draw([1, 2, 3], (784, 8, 6, 10), dataset="mnist", samples=500)
+    vector = torch.randn(3, sum(p[0].numel() for p in problem.parameters), generator=torch.Generator().manual_seed(0))
+    products = [f(problem, "mse", "relu")(vector.double()) for f in (hessian_vector_product, double_backward)]
+    torch.testing.assert_close(*products, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", [*NAMED, 0.3])
@@ -32,10 +55,11 @@ SEEDS = [42, 137, 256, 512, 1024]
 def test_dense_hessian_is_that_of_double_backward(activation, widths, bias, loss):
     problem = draw([1, 2], widths, samples=15, bias=bias)
     hessian = dense_hessian(problem, loss, activation)
-    product = hessian_vector_product(problem, loss, activation)
+    analytic = hessian_vector_product(problem, loss, activation)
     identity = torch.eye(hessian.matrix.shape[1], dtype=torch.float64)
-    expected = torch.stack([product(row.expand(2, -1)) for row in identity], 1)
-    torch.testing.assert_close(hessian.matrix, expected, rtol=1e-11, atol=1e-14)
+    for product in (analytic, double_backward(problem, loss, activation)):
+        expected = torch.stack([product(row.expand(2, -1)) for row in identity], 1)
+        torch.testing.assert_close(hessian.matrix, expected, rtol=1e-11, atol=1e-14)
     assert torch.linalg.eigvalsh(hessian.gauss_newton).min() > -1e-13
     assert hessian.residual_part.abs().max() > 1e-4 or len(widths) == 2
 
@@ -101,6 +125,8 @@ def test_output_curvature_is_the_second_derivative(loss):
     full = torch.func.hessian(lambda f: loss_function(loss)(f, targets, 4)[0].sum())(outputs)[0, :, :, 0]
     expected = torch.stack([full[:, i, :, i] for i in range(4)])
     torch.testing.assert_close(output_curvature(loss, outputs, 4)[0], expected, rtol=1e-12, atol=1e-15)
+    along = torch.einsum("iab,bi->ai", expected, targets[0])
+    torch.testing.assert_close(curvature_product(loss, outputs, 4)(targets)[0], along, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(
