@@ -47,7 +47,7 @@ class Trajectory:
     diverged_at: Tensor
     """First step at which the loss was not finite, −1 for none, shape (R, M), int64."""
     observed: dict[str, Tensor] = field(default_factory=dict)
-    """What each observable returned, shape (R, M, τ, …)."""
+    """What each observable returned, shape (R, M, τ, …), or at its own times instead of the recorded ones."""
 
     def networks(self, rate: int = -1) -> Problem:
         """Return the M trained networks with their data, on the problem's device.
