@@ -137,6 +137,7 @@ def test_modules_import_only_from_above():
         "optimizers",
         "steps",
         "compiled",
+        "chunk",
         "descent",
         "flow",
         "hessian",
