@@ -49,20 +49,20 @@ def measure(device: str, repeats: int) -> dict:
     for count in counts:
         problem = draw(range(count), device=device)
 
-        def per_step(function, steps, count=count):
+        def per_step(function, work, count=count):
+            steps = max(20, work // count)
             function(3)
             return seconds(lambda: function(steps), device)[0] / steps / count * 1e6
 
+        # With the steps of all networks together: seconds, as virtual machines wake a second core for long work only.
         ways = {
-            "core": lambda n, p=problem: gradient_descent(p, 0.01, n, record_every=n),
-            "vmap": lambda n, p=problem: vmapped(p, 0.01, n),
+            "core": (lambda n, p=problem: gradient_descent(p, 0.01, n, record_every=n), 50000),
+            "vmap": (lambda n, p=problem: vmapped(p, 0.01, n), 8000),
         }
-        # Seconds each: virtual machines wake a second core only for work that lasts.
-        steps = {name: max(20, work // count) for name, work in (("core", 50000), ("vmap", 8000))}
         times = {name: [] for name in [*ways, "published_way", "bound"]}
         for _ in range(repeats):
-            for name, way in ways.items():
-                times[name].append(per_step(way, steps[name]))
+            for name, (way, work) in ways.items():
+                times[name].append(per_step(way, work))
             # One network after another: what it takes does not depend on how many there are.
             published_way(single, 0.01, 3, "cross_entropy", "relu")
             one, _ = seconds(lambda: published_way(single, 0.01, 1000, "cross_entropy", "relu"), device)

@@ -1,7 +1,7 @@
 """Gradient descent of small networks, compiled: a thread trains one network whose activations stay in its core's cache.
 
-The same steps as `network.forward` and `network.backward` in torch, to rounding. There, all networks take each
-operation together, which moves every activation through memory several times a step.
+The same as the steps in torch (`steps`), to rounding. There, all networks take each operation together, which moves
+every activation through memory several times a step.
 """
 
 import math

@@ -113,7 +113,7 @@ def margin_kernel(problem: Problem, activation: str | float = "relu") -> MarginK
     outputs, targets = preactivations[-1], problem.targets
     rivals = outputs.masked_fill(targets > 0, -torch.inf).argmax(1)
     direction = targets - torch.nn.functional.one_hot(rivals, targets.shape[1]).mT
-    _, residuals = backward(problem.weights, preactivations, activations, direction, sigma)
+    residuals = backward(problem.weights, preactivations, activations, direction, sigma)
     # ∂m_i/∂W_l = r_i a_iᵀ, and ∂m_i/∂b_l = r_i where there are biases.
     biased = bool(problem.biases)
     kernel = sum((r.mT @ r) * (a.mT @ a + biased) for r, a in zip(residuals, activations, strict=True))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from conslaw.losses import curvature_product, loss_function, output_curvature
-from conslaw.network import activation_function, backward, forward, product, weight_gradient
+from conslaw.network import Activation, activation_function, backward, forward, product, weight_gradient
 from conslaw.problems import Problem
 from conslaw.steps import loss_and_gradients
 
@@ -57,20 +57,16 @@ def dense_hessian(
     5.77639
     """
     sigma, depth = activation_function(activation), len(problem.weights)
-    preactivations, activations = forward(problem.weights, problem.biases, problem.inputs, sigma)
-    _, residual = loss_function(loss)(preactivations[-1], problem.targets, problem.samples)
-    _, residuals = backward(problem.weights, preactivations, activations, residual, sigma)
-    hidden = list(zip(preactivations[:-1], activations[1:], strict=True))
+    hidden, activations, outputs, residuals, bends = _passes(problem, loss, sigma)
     slopes = [sigma.gradient(torch.ones_like(z), z, a).mT for z, a in hidden]  # σ'(z_l), (M, n, m_l)
-    bends = [sigma.curvature(z, a) for z, a in hidden] if sigma.curvature else []
-    one = problem.inputs.new_ones(len(residual), residual.shape[2], 1)
+    one = outputs.new_ones(len(outputs), outputs.shape[2], 1)
     inputs = [torch.cat([a.mT, one], 2) if problem.biases else a.mT for a in activations]  # (M, n, m_{l−1} [+ 1])
 
     # reach[l, h] = ∂z_h/∂z_l, shape (M, n, m_h, m_l)
     reach: dict[tuple[int, int], Tensor] = {}
     for layer in range(depth):
         width = problem.weights[layer].shape[1]
-        reach[layer, layer] = torch.eye(width).to(residual).expand(*one.shape[:2], width, width)
+        reach[layer, layer] = torch.eye(width).to(outputs).expand(*one.shape[:2], width, width)
         for above in range(layer + 1, depth):
             moved = slopes[above - 1].unsqueeze(3) * reach[layer, above - 1]
             reach[layer, above] = torch.einsum("mqp,mipj->miqj", problem.weights[above], moved)
@@ -78,7 +74,7 @@ def dense_hessian(
     starts = [0]
     for weight, inner in zip(problem.weights, inputs, strict=True):
         starts.append(starts[-1] + weight.shape[1] * inner.shape[2])
-    gauss_newton = residual.new_zeros(len(residual), starts[-1], starts[-1])
+    gauss_newton = outputs.new_zeros(len(outputs), starts[-1], starts[-1])
     residual_part = torch.zeros_like(gauss_newton)
 
     def block(matrix: Tensor, first: int, second: int) -> Tensor:
@@ -94,7 +90,7 @@ def dense_hessian(
         product = product.unflatten(2, outer.shape[2:]).unflatten(1, coupling.shape[2:])
         block(matrix, first, second).add_(product.transpose(2, 3))
 
-    curvature = output_curvature(loss, preactivations[-1], problem.samples)
+    curvature = output_curvature(loss, outputs, problem.samples)
     for first, second in combinations_with_replacement(range(depth), 2):
         bent = curvature @ reach[second, depth - 1]
         add(gauss_newton, first, second, reach[first, depth - 1].mT @ bent)
@@ -107,8 +103,8 @@ def dense_hessian(
             width = moved.shape[2]  # without the constant input of a bias
             block(residual_part, first, second)[..., :width].add_(product.permute(0, 4, 1, 2, 3))
         for layer in range(second, depth - 1) if bends else ():
-            bend = bends[layer] * torch.bmm(problem.weights[layer + 1].mT, residuals[layer + 1])
-            add(residual_part, first, second, reach[first, layer].mT @ (bend.mT.unsqueeze(3) * reach[second, layer]))
+            bent = bends[layer].mT.unsqueeze(3) * reach[second, layer]
+            add(residual_part, first, second, reach[first, layer].mT @ bent)
         if first < second:
             for matrix in (gauss_newton, residual_part):
                 block(matrix, second, first).copy_(block(matrix, first, second).permute(0, 3, 4, 1, 2))
@@ -153,14 +149,8 @@ def hessian_vector_product(problem: Problem, loss: str | float, activation: str 
         Pearlmutter, Fast exact multiplication by the Hessian (1994): forward and backward pass, differentiated along v.
     """
     weights, biases, sigma, memory = problem.weights, problem.biases, activation_function(activation), {}
-    preactivations, activations = forward(weights, biases, problem.inputs, sigma)
-    outputs = preactivations[-1]
-    _, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
-    _, residuals = backward(weights, preactivations, activations, residual, sigma)
+    hidden, activations, outputs, residuals, bends = _passes(problem, loss, sigma)
     curvature = curvature_product(loss, outputs, problem.samples)
-    hidden = list(zip(preactivations[:-1], activations[1:], strict=True))
-    above = zip(hidden, weights[1:], residuals[1:], strict=True)
-    bends = [sigma.curvature(z, a) * torch.bmm(w.mT, r) for (z, a), w, r in above] if sigma.curvature else []
     sizes = [p[0].numel() for p in problem.parameters]
 
     def hessian_product(vectors: Tensor) -> Tensor:
@@ -192,3 +182,23 @@ def hessian_vector_product(problem: Problem, loss: str | float, activation: str 
         return torch.cat([p.flatten(1) for p in of_weights + of_biases], 1)
 
     return hessian_product
+
+
+def _passes(
+    problem: Problem, loss: str | float, sigma: Activation
+) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor], Tensor, list[Tensor], list[Tensor]]:
+    """Go forward and back.
+
+    Returns:
+        (z_l, σ(z_l)) of the hidden layers; [a_0, …, a_{L−1}]; f; [r_1, …, r_L]; and σ''(z_l) ∘ W_{l+1}ᵀ r_{l+1} of the
+        hidden layers, an empty list where σ is piecewise linear.
+    """
+    weights = problem.weights
+    preactivations, activations = forward(weights, problem.biases, problem.inputs, sigma)
+    outputs = preactivations[-1]
+    _, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
+    residuals = backward(weights, preactivations, activations, residual, sigma)
+    hidden = list(zip(preactivations[:-1], activations[1:], strict=True))
+    above = zip(hidden, weights[1:], residuals[1:], strict=True)
+    bends = [sigma.curvature(z, a) * torch.bmm(w.mT, r) for (z, a), w, r in above] if sigma.curvature else []
+    return hidden, activations, outputs, residuals, bends

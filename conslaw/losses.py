@@ -107,11 +107,8 @@ def output_curvature(loss: str | float, outputs: Tensor, samples: int) -> Tensor
     Returns:
         S, shape (M, columns, K, K).
     """
-    weight, classes = cross_entropy_weight(loss), outputs.shape[1]
-    identity = torch.eye(classes).to(outputs)
-    probabilities = torch.softmax(outputs, 1).mT.unsqueeze(3)
-    entropy = (probabilities * identity - probabilities * probabilities.mT) / samples
-    return torch.lerp(identity * (2 / (samples * classes)), entropy, weight)
+    product, identity = curvature_product(loss, outputs, samples), torch.eye(outputs.shape[1]).to(outputs)
+    return torch.stack([product(unit.view(-1, 1).expand_as(outputs)).mT for unit in identity], 3)
 
 
 def curvature_product(loss: str | float, outputs: Tensor, samples: int) -> Callable[[Tensor], Tensor]:

@@ -128,12 +128,12 @@ def product(left: Tensor, right: Tensor, memory: Memory, name: str, layer: int) 
     return memory[name, layer]
 
 
-def weight_gradient(residual: Tensor, before: Tensor, memory: Memory, name: str, layer: int) -> Tensor:
-    """Compute ∂L/∂W = r aᵀ of one layer.
+def weight_gradient(residual: Tensor, before: Tensor | None, memory: Memory, name: str, layer: int) -> Tensor:
+    """Compute ∂L/∂W = r aᵀ of one layer; ∂L/∂b = r 1 is `residual.sum(2)`.
 
     Args:
         residual: r, shape (M, out, n).
-        before: a, the layer's inputs, shape (M, in, n).
+        before: a, the layer's inputs, shape (M, in, n); None for the identity matrix.
         memory: As in `product`.
         name: As in `product`.
         layer: As in `product`.
@@ -141,6 +141,8 @@ def weight_gradient(residual: Tensor, before: Tensor, memory: Memory, name: str,
     Returns:
         Shape (M, out, in).
     """
+    if before is None:
+        return residual
     # r aᵀ or (a rᵀ)ᵀ: on a CPU the product with fewer rows is faster, by up to two thirds.
     if before.shape[1] < residual.shape[1] and not is_shared(before):
         return product(before, residual.mT, memory, name, layer).mT
@@ -191,8 +193,8 @@ def backward(
     residual: Tensor,
     activation: Activation,
     memory: Memory | None = None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Propagate the residual back, r_l = σ'(z_l) ∘ W_{l+1}ᵀ r_{l+1}, to ∂L/∂W_l = r_l a_{l−1}ᵀ and ∂L/∂b_l = r_l 1.
+) -> list[Tensor]:
+    """Propagate the residual back, r_l = ∂L/∂z_l = σ'(z_l) ∘ W_{l+1}ᵀ r_{l+1}.
 
     Args:
         weights: L tensors (M, out, in).
@@ -203,14 +205,11 @@ def backward(
         memory: As in `forward`.
 
     Returns:
-        The weights' gradients, L tensors (M, out, in), and the residuals [r_1, …, r_L]; a bias' gradient is r_l.sum(2).
+        The residuals [r_1, …, r_L], each (M, out, n).
     """
     memory = {} if memory is None else memory
     residuals = [residual]
     for layer in range(len(weights) - 1, 0, -1):
         gradient = product(weights[layer].mT, residuals[0], memory, "residual", layer)
         residuals.insert(0, activation.gradient(gradient, preactivations[layer - 1], activations[layer]))
-    gradients = []
-    for layer, (before, residual) in enumerate(zip(activations, residuals, strict=True)):
-        gradients.append(residual if before is None else weight_gradient(residual, before, memory, "gradient", layer))
-    return gradients, residuals
+    return residuals

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from conslaw.conservation import norms
 from conslaw.losses import loss_function
-from conslaw.network import IDENTITY, Activation, Memory, activation_function, backward, forward, product
+from conslaw.network import (
+    IDENTITY,
+    Activation,
+    Memory,
+    activation_function,
+    backward,
+    forward,
+    product,
+    weight_gradient,
+)
 from conslaw.optimizers import Optimizer
 from conslaw.problems import Problem
 
@@ -58,7 +67,9 @@ def loss_and_gradients(
     value, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
     if collapsed:
         residual = product(residual, inputs.mT, kept, "residual", 0)
-    gradients, residuals = backward(problem.weights, preactivations, activations, residual, sigma, memory)
+    residuals = backward(problem.weights, preactivations, activations, residual, sigma, memory)
+    layers = enumerate(zip(residuals, activations, strict=True))
+    gradients = [weight_gradient(r, before, kept, "gradient", layer) for layer, (r, before) in layers]
     return value, gradients + [r.sum(2) for r in residuals] if problem.biases else gradients
 
 

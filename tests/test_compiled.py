@@ -47,14 +47,14 @@ def test_products(rows, terms, columns, seed):
 def test_steps_are_those_in_torch(widths, activation, loss, both_ways):
     problem = draw([1, 2, 3], widths)
     assert compiled.applies(problem, activation)
-    observe = {"outputs": lambda networks: networks.weights[-1][:, 0]}
+    observe = {"last layer": lambda networks: networks.weights[-1][:, 0]}
     options = {"loss": loss, "activation": activation, "record_every": 7, "record_at": [64, 65], "observe": observe}
     here, there = both_ways(problem, [0.01, 0.05], 150, **options)
     assert torch.equal(here.times, there.times)
     for name in ("loss", "squared_norms", "squared_gradient_norms", "squared_gradient_sums"):
         torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=1e-10, atol=1e-14)
     pairs = zip(
-        (*here.parameters, here.observed["outputs"]), (*there.parameters, there.observed["outputs"]), strict=True
+        (*here.parameters, here.observed["last layer"]), (*there.parameters, there.observed["last layer"]), strict=True
     )
     for ours, others in pairs:
         torch.testing.assert_close(ours, others, rtol=1e-8, atol=1e-10)

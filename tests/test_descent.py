@@ -143,7 +143,10 @@ def test_what_is_recorded_does_not_change_what_happens():
     problem = draw([1, 2])
     before = [p.clone() for p in problem.parameters]
     threads = torch.get_num_threads()
-    first = lambda networks: networks.weights[0][:, 0, 0]  # noqa: E731
+
+    def first(networks):
+        return networks.weights[0][:, 0, 0]
+
     observe = {"first": first, "now and then": (first, [0, 3, 64, 77])}
     every = gradient_descent(problem, 0.1, 150, observe=observe)
     some = gradient_descent(problem, 0.1, 150, record_every=40, record_at=[1, 80], observe=observe)
