@@ -16,11 +16,12 @@ help:
 rebuild: $(BIN)/.installed
 	$(BIN)/conslaw rebuild
 
-# Notebooks several at once, then the tests, some of which compare the numbers that the notebooks have just left.
+# Notebooks, then the tests, some of which compare the numbers that the notebooks have just left; several files at once.
 test: lint
 	fresh=$$(mktemp -d) && trap "rm -rf $$fresh" EXIT && export CONSLAW_FRESH=$$fresh; \
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile notebooks; notebooks=$$?; \
-	$(BIN)/pytest conslaw tests && exit $$notebooks
+	pytest="$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile"; \
+	$$pytest notebooks; notebooks=$$?; \
+	$$pytest conslaw tests && exit $$notebooks
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff format --check --quiet .

@@ -12,7 +12,7 @@ from conslaw.conservation import (
 from conslaw.descent import gradient_descent, networks_at
 from conslaw.flow import gradient_flow
 from conslaw.hessian import DenseHessian, dense_hessian, gradient_vector, hessian_vector_product
-from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness, top_eigenvalue
+from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness
 from conslaw.ledger import verdicts
 from conslaw.modes import DataModes, data_modes, linear_modes
 from conslaw.optimizers import Adam, Momentum
@@ -99,7 +99,6 @@ __all__ = [
     "softmax_sharpness",
     "squared_norms",
     "ticks_at",
-    "top_eigenvalue",
     "unit_laws",
     "use_style",
     "verdicts",

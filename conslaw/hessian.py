@@ -133,13 +133,16 @@ def gradient_vector(problem: Problem, loss: str | float = "cross_entropy", activ
     return torch.cat([g.flatten(1) for g in loss_and_gradients(problem, loss, activation)[1]], 1)
 
 
-def hessian_vector_product(problem: Problem, loss: str | float, activation: str | float) -> Callable[[Tensor], Tensor]:
+def hessian_vector_product(
+    problem: Problem, loss: str | float, activation: str | float, *, gauss_newton: bool = False
+) -> Callable[[Tensor], Tensor]:
     """Return the function v ↦ H v for the Hessian H of every network's loss in all its parameters.
 
     Args:
         problem: M networks and their data.
         loss: As in `gradient_descent`.
         activation: As in `gradient_descent`.
+        gauss_newton: Whether H is the Gauss-Newton matrix instead, the Hessian without the terms in the residuals.
 
     Returns:
         Function from vectors (M, P) to (M, P), P the number of parameters of one network, in the order of
@@ -150,6 +153,7 @@ def hessian_vector_product(problem: Problem, loss: str | float, activation: str 
     """
     weights, biases, sigma, memory = problem.weights, problem.biases, activation_function(activation), {}
     hidden, activations, outputs, residuals, bends = _passes(problem, loss, sigma)
+    bends = [] if gauss_newton else bends
     curvature = curvature_product(loss, outputs, problem.samples)
     sizes = [p[0].numel() for p in problem.parameters]
 
@@ -173,8 +177,10 @@ def hessian_vector_product(problem: Problem, loss: str | float, activation: str 
             if biases:
                 of_biases.insert(0, moved.sum(2))
             if layer:
-                of_weight = of_weight + torch.bmm(residuals[layer], moved_activations[layer - 1].mT)
-                moved = torch.bmm(weights[layer].mT, moved).baddbmm_(directions[layer].mT, residuals[layer])
+                moved = torch.bmm(weights[layer].mT, moved)
+                if not gauss_newton:
+                    of_weight = of_weight + torch.bmm(residuals[layer], moved_activations[layer - 1].mT)
+                    moved.baddbmm_(directions[layer].mT, residuals[layer])
                 moved = sigma.gradient(moved, *hidden[layer - 1])
                 if bends:
                     moved = moved.addcmul_(bends[layer - 1], moved_preactivations[layer - 1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from conslaw.hessian import hessian_vector_product
 from conslaw.problems import Problem
 
-__all__ = ["Eigenpairs", "Sharpness", "SharpnessObserver", "lanczos", "sharpness", "top_eigenvalue"]
+__all__ = ["Eigenpairs", "Sharpness", "SharpnessObserver", "lanczos", "sharpness"]
 
 
 class Eigenpairs(NamedTuple):
@@ -113,25 +113,6 @@ def lanczos(
     return Eigenpairs(sign * values, torch.bmm(vectors.mT, span), residuals, converged)
 
 
-def top_eigenvalue(matrix: Tensor, tolerance: float = 1e-8) -> Tensor:
-    """Compute the largest eigenvalue of symmetric matrices at hand, such as one part of the Hessian.
-
-    Args:
-        matrix: Shape (M, P, P).
-        tolerance: Relative residual at which to stop.
-
-    Returns:
-        Shape (M,).
-
-    Raises:
-        RuntimeError: If the iteration does not converge.
-    """
-    found = lanczos(lambda v: (matrix @ v.unsqueeze(2)).squeeze(2), _random(matrix[:, 0]), tolerance=tolerance)
-    if not found.converged.all():
-        raise RuntimeError(f"Lanczos has not converged: largest residual {found.residuals.max():.1e}")
-    return found.values[:, 0]
-
-
 def _orthogonalise(vector: Tensor, span: Tensor) -> Tensor:
     """Subtract from vectors (M, P) their part in the span of orthonormal vectors (M, k, P)."""
     for _ in range(2):  # once leaves a remainder of the order of the rounding error times the condition number
@@ -153,6 +134,7 @@ def sharpness(
     start: Tensor | None = None,
     tolerance: float = 1e-8,
     iterations: int = 200,
+    gauss_newton: bool = False,
 ) -> Sharpness:
     """Compute the largest eigenvalue of the Hessian of every network.
 
@@ -165,6 +147,7 @@ def sharpness(
             top is found. By default the random vector alone, from a fixed seed.
         tolerance: Relative residual at which to stop.
         iterations: Largest number of Hessian-vector products.
+        gauss_newton: Whether the Gauss-Newton matrix takes the place of the Hessian.
 
     Returns:
         The sharpness with its residual.
@@ -174,7 +157,7 @@ def sharpness(
     """
     random = _random(torch.cat([p.flatten(1) for p in problem.parameters], 1))
     begin = random if start is None else start + 0.01 * random
-    product = hessian_vector_product(problem, loss, activation)
+    product = hessian_vector_product(problem, loss, activation, gauss_newton=gauss_newton)
     return Sharpness(*(x[:, 0] for x in lanczos(product, begin, tolerance=tolerance, iterations=iterations)))
 
 

@@ -7,7 +7,7 @@ asked for.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 __all__ = [
     "PowerLaw",
@@ -60,7 +60,7 @@ def fit_power_law(x, y, window: tuple[float, float] = (0, np.inf), threshold: fl
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     kept = _kept(x, y, window, threshold)
-    line = stats.linregress(np.log(x[kept]), np.log(y[kept]))
+    line = scipy.stats.linregress(np.log(x[kept]), np.log(y[kept]))
     ends = float(x[kept].min()), float(x[kept].max())
     return PowerLaw(float(line.slope), float(np.exp(line.intercept)), float(line.rvalue**2), int(kept.sum()), ends)
 
@@ -147,7 +147,7 @@ def bootstrap_exponent(x, y, resamples: int = 2000, level: float = 0.95, **windo
         means = y[kept][:, seeds].mean(-1)  # (points, resamples)
         return np.polyfit(np.log(x[kept]), np.log(means), 1)[0]
 
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (np.arange(y.shape[1]),),
         exponent,
         n_resamples=resamples,

@@ -60,6 +60,9 @@ def test_dense_hessian_is_that_of_double_backward(activation, widths, bias, loss
     for product in (analytic, double_backward(problem, loss, activation)):
         expected = torch.stack([product(row.expand(2, -1)) for row in identity], 1)
         torch.testing.assert_close(hessian.matrix, expected, rtol=1e-11, atol=1e-14)
+    analytic = hessian_vector_product(problem, loss, activation, gauss_newton=True)
+    expected = torch.stack([analytic(row.expand(2, -1)) for row in identity], 1)
+    torch.testing.assert_close(hessian.gauss_newton, expected, rtol=1e-11, atol=1e-14)
     assert torch.linalg.eigvalsh(hessian.gauss_newton).min() > -1e-13
     assert hessian.residual_part.abs().max() > 1e-4 or len(widths) == 2
 
@@ -144,6 +147,9 @@ def test_published_extreme_eigenvalues(loss, activation, largest, smallest):
     eigenvalues = torch.linalg.eigvalsh(dense_hessian(problem.select(torch.arange(3)), loss, activation).matrix)
     np.testing.assert_allclose(eigenvalues[:, 0], smallest, rtol=5e-6)
     torch.testing.assert_close(eigenvalues[:, -1], result.value[:3], rtol=1e-10, atol=0)
+    of_part = sharpness(problem, loss, activation, gauss_newton=True).value[0]
+    expected = torch.linalg.eigvalsh(dense_hessian(problem, loss, activation).gauss_newton[0])[-1]
+    torch.testing.assert_close(of_part, expected, rtol=1e-10, atol=0)
     vectors = result.vector.unsqueeze(2)
     matrix = dense_hessian(problem, loss, activation).matrix
     torch.testing.assert_close(
