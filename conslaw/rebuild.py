@@ -29,8 +29,8 @@ __all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
 PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "mlxtend")
 UNUSED = {"__main__", "rebuild", "site", "sweep"}  # modules that no notebook imports
-LONGEST = ["e04_edge_of_stability", "e06_architecture_and_optimizer", "fig4c_switch_rate", "fig2a_spectral_crossover"]
-"""Started first, so that no core is left waiting for one of them."""
+# Notebooks that start first, so that no core is left waiting for one of them.
+LONGEST = {"e04_edge_of_stability", "e06_architecture_and_optimizer", "fig4c_switch_rate", "fig2a_spectral_crossover"}
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
 
 

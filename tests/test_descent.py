@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 import torch
 
 from conslaw import (
@@ -261,6 +262,20 @@ def test_gradient_flow_conserves_every_law(bias):
         assert (flow.loss[0, :, -1] < 0.9 * flow.loss[0, :, 0]).all()
     assert errors[1] < 1e-6
     assert errors[1] < errors[0]
+
+
+def test_kinks_make_a_high_order_costly(monkeypatch):
+    integrate, evaluations = scipy.integrate.solve_ivp, {}
+    for method in ("RK45", "DOP853"):
+
+        def counted(velocity, span, start, _, *arguments, method=method, **options):
+            solution = integrate(velocity, span, start, method, *arguments, **options)
+            evaluations[method] = solution.nfev
+            return solution
+
+        monkeypatch.setattr(scipy.integrate, "solve_ivp", counted)
+        gradient_flow(draw([42]), 2.0, tolerance=1e-5)
+    assert 4 * evaluations["RK45"] < evaluations["DOP853"]
 
 
 def _split(problem):

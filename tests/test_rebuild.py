@@ -1,5 +1,6 @@
 """Batch rebuild and command line, on a project of tiny notebooks."""
 
+import json
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from conslaw import record
 from conslaw.__main__ import main
-from conslaw.rebuild import rebuild
+from conslaw.rebuild import LONGEST, rebuild
 
 
 def write_notebook(folder, name, code):
@@ -183,3 +184,16 @@ def test_list(project):
     result = CliRunner().invoke(main, ["list"])
     assert "good: About good" in result.output
     assert "rate = 0.1  # a rate" in result.output
+
+
+def test_the_notebooks_that_start_first_are_those_that_take_longest():
+    measured = json.loads((record.PROJECT / "benchmarks" / "results" / "paper.json").read_text())["seconds_of_each"]
+    assert set(sorted(measured, key=measured.get)[-len(LONGEST) :]) == LONGEST
+
+
+def test_they_start_first(project, monkeypatch):
+    monkeypatch.setattr("conslaw.rebuild.LONGEST", {"long"})
+    for name in ("brief", "long"):
+        write_notebook(project, name, FIGURE + f"open('order.txt', 'a').write('{name} ')")
+    assert [outcome.name for outcome in rebuild(["brief", "long"], jobs=1)] == ["brief", "long"]
+    assert (project / "order.txt").read_text() == "long brief "
