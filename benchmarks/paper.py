@@ -17,8 +17,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from speed import CASES, SEEDS, environment, published_way, seconds
 from tqdm import tqdm
 
-from conslaw import draw, gradient_descent, ledger
-from conslaw.rebuild import PAPERMILL, notebook_names, rebuild
+from conslaw import draw, gradient_descent
+from conslaw.paper import ledger
+from conslaw.paper.rebuild import PAPERMILL, notebook_names, rebuild
 
 
 def start_of_notebook(source: str) -> float:

@@ -14,7 +14,7 @@ import torch
 from speed import environment, published_way, seconds
 
 from conslaw import draw, gradient_descent, use_style
-from conslaw.plotting import BLACK, BLUE, GREEN, RED
+from conslaw.paper.plotting import BLACK, BLUE, GREEN, RED
 
 OPERATIONS = 200 * (4 * 20 * 64 + 6 * 64 * 5)
 

@@ -16,8 +16,8 @@ import torch
 from speed import processor
 
 from conslaw import bootstrap_exponent, fit_power_law, use_style
-from conslaw.plotting import BLUE, GREY, RED
-from conslaw.sweep import cluster, sweep
+from conslaw.paper.plotting import BLUE, GREY, RED
+from conslaw.paper.sweep import cluster, sweep
 
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.5, 1.0]
 WINDOW = (1e-3, 0.1)  # where training converges stably

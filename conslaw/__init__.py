@@ -1,7 +1,8 @@
 """The core of the companion to arXiv:2604.07405, "Conservation Law Breaking at the Edge of Stability"."""
 
-from conslaw.compression import correct_probability, margin_kernel, softmax_sharpness
-from conslaw.conservation import (
+from conslaw.eigenvalues import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness
+from conslaw.hessian import DenseHessian, dense_hessian, gradient_vector, hessian_vector_product
+from conslaw.laws import (
     conserved_quantity,
     gradient_imbalance,
     matrix_laws,
@@ -9,27 +10,14 @@ from conslaw.conservation import (
     squared_norms,
     unit_laws,
 )
-from conslaw.descent import gradient_descent, networks_at
-from conslaw.flow import gradient_flow
-from conslaw.hessian import DenseHessian, dense_hessian, gradient_vector, hessian_vector_product
-from conslaw.lanczos import Eigenpairs, Sharpness, SharpnessObserver, lanczos, sharpness
-from conslaw.ledger import verdicts
-from conslaw.modes import DataModes, data_modes, linear_modes
-from conslaw.optimizers import Adam, Momentum
-from conslaw.plotting import ticks_at, use_style, with_spread
+from conslaw.paper.ledger import verdicts
+from conslaw.paper.plotting import ticks_at, use_style, with_spread
+from conslaw.paper.ranking import null_correlations, ranked, ranked_correlation
+from conslaw.paper.records import Record
+from conslaw.paper.tables import beside_published, run_table
 from conslaw.problems import Problem, draw
-from conslaw.ranking import null_correlations, ranked, ranked_correlation
-from conslaw.record import Record
-from conslaw.scaling import (
-    PowerLaw,
-    bootstrap_exponent,
-    fit_power_law,
-    local_slopes,
-    log_correlation,
-    mean_of_survivors,
-    seed_exponents,
-)
-from conslaw.spectral import (
+from conslaw.theory.compression import correct_probability, margin_kernel, softmax_sharpness
+from conslaw.theory.crossover import (
     HessianModes,
     crossover_sum,
     hessian_modes,
@@ -39,10 +27,22 @@ from conslaw.spectral import (
     projection_coefficients,
     published_crossover_sum,
 )
-from conslaw.steps import loss_and_gradients
-from conslaw.switching import SwitchObserver, first_preactivations, frozen_gate_sum
-from conslaw.tables import beside_published, run_table
-from conslaw.trajectory import Trajectory
+from conslaw.theory.modes import DataModes, data_modes, linear_modes
+from conslaw.theory.power_laws import (
+    PowerLaw,
+    bootstrap_exponent,
+    fit_power_law,
+    local_slopes,
+    log_correlation,
+    mean_of_survivors,
+    seed_exponents,
+)
+from conslaw.theory.switching import SwitchObserver, first_preactivations, frozen_gate_sum
+from conslaw.training._batched import loss_and_gradients
+from conslaw.training.descent import gradient_descent, networks_at
+from conslaw.training.flow import gradient_flow
+from conslaw.training.optimizers import Adam, Momentum
+from conslaw.training.trajectory import Trajectory
 
 __all__ = [
     "Adam",

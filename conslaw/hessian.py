@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from conslaw.losses import curvature_product, loss_function, output_curvature
-from conslaw.network import Activation, activation_function, backward, forward, product, weight_gradient
+from conslaw.networks import Activation, activation_function, backward, forward, product, weight_gradient
 from conslaw.problems import Problem
-from conslaw.steps import loss_and_gradients
+from conslaw.training._batched import loss_and_gradients
 
 __all__ = ["DenseHessian", "dense_hessian", "gradient_vector", "hessian_vector_product"]
 

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from conslaw.__main__ import main
-from conslaw.agreement import FLOAT32_NOISE, FLOAT32_UNIT, comparisons, report
-from conslaw.record import NOTEBOOKS, read_record
+from conslaw.paper.agreement import FLOAT32_NOISE, FLOAT32_UNIT, comparisons, report
+from conslaw.paper.commands import main
+from conslaw.paper.records import NOTEBOOKS, read_record
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conslaw import compiled, draw, gradient_descent
+from conslaw import draw, gradient_descent
+from conslaw.training import _compiled as compiled
 
 FEW = st.integers(1, 9)
 

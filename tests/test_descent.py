@@ -18,7 +18,7 @@ from conslaw import (
     restore_unit_laws,
     unit_laws,
 )
-from conslaw.record import NOTEBOOKS
+from conslaw.paper.records import NOTEBOOKS
 
 SEEDS = [42, 137, 256, 512, 1024]
 

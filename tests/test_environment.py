@@ -6,7 +6,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-from conslaw.record import PROJECT
+from conslaw.paper.records import PROJECT
 
 
 def requirements():

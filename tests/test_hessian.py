@@ -18,7 +18,7 @@ from conslaw import (
     sharpness,
 )
 from conslaw.losses import curvature_product, loss_function, output_curvature
-from conslaw.network import NAMED, activation_function, forward
+from conslaw.networks import NAMED, activation_function, forward
 
 SEEDS = [42, 137, 256, 512, 1024]
 

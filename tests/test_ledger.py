@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from conslaw import ledger
-from conslaw.ledger import Claim, judge, meets, read_claims
-from conslaw.record import NOTEBOOKS, PROJECT, read_record
+from conslaw.paper import ledger
+from conslaw.paper.ledger import Claim, judge, meets, read_claims
+from conslaw.paper.records import NOTEBOOKS, PROJECT, read_record
 
 CLAIM = Claim(
     id="E99.test",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conslaw import draw, gradient_descent
-from conslaw.record import NOTEBOOKS, PROJECT, Record, default_parameters
+from conslaw.paper.records import NOTEBOOKS, PROJECT, Record, default_parameters
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 RECORDED = [path.stem for path in PATHS if not path.stem.startswith("0")]

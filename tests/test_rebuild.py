@@ -13,9 +13,9 @@ import torch
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from conslaw import record
-from conslaw.__main__ import main
-from conslaw.rebuild import LONGEST, rebuild
+from conslaw.paper import records
+from conslaw.paper.commands import main
+from conslaw.paper.rebuild import LONGEST, rebuild
 
 
 def write_notebook(folder, name, code):
@@ -36,7 +36,7 @@ def project(tmp_path, monkeypatch):
     notebooks.mkdir()
     write_notebook(notebooks, "good", FIGURE + "open('out.txt', 'a').write(f'{rate} ')\nprint(rate)")
     write_notebook(notebooks, "bad", FIGURE.replace("rate", "'half'") + "raise RuntimeError('no luck')")
-    monkeypatch.setattr(record, "NOTEBOOKS", notebooks)
+    monkeypatch.setattr(records, "NOTEBOOKS", notebooks)
     monkeypatch.setenv("CONSLAW_FIGURES", str(tmp_path / "figures"))
     return notebooks
 
@@ -103,17 +103,17 @@ def test_a_figures_folder_that_is_a_file(project, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    target = tmp_path / "record.json"
-    record.replace_file(target, "old")
+    target = tmp_path / "records.json"
+    records.replace_file(target, "old")
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pathlib.Path.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        record.replace_file(target, "new")
+        records.replace_file(target, "new")
     assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["record.json"]
+    assert os.listdir(tmp_path) == ["records.json"]
 
 
 def test_a_parameter_goes_to_the_notebooks_that_have_it(project):
@@ -187,12 +187,12 @@ def test_list(project):
 
 
 def test_the_notebooks_that_start_first_are_those_that_take_longest():
-    measured = json.loads((record.PROJECT / "benchmarks" / "results" / "paper.json").read_text())["seconds_of_each"]
+    measured = json.loads((records.PROJECT / "benchmarks" / "results" / "paper.json").read_text())["seconds_of_each"]
     assert set(sorted(measured, key=measured.get)[-len(LONGEST) :]) == LONGEST
 
 
 def test_they_start_first(project, monkeypatch):
-    monkeypatch.setattr("conslaw.rebuild.LONGEST", {"long"})
+    monkeypatch.setattr("conslaw.paper.rebuild.LONGEST", {"long"})
     for name in ("brief", "long"):
         write_notebook(project, name, FIGURE + f"open('order.txt', 'a').write('{name} ')")
     assert [outcome.name for outcome in rebuild(["brief", "long"], jobs=1)] == ["brief", "long"]

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from conslaw import record, site
-from conslaw.rebuild import notebook_names
+from conslaw.paper import records, site
+from conslaw.paper.rebuild import notebook_names
 
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 
@@ -74,7 +74,7 @@ def test_what_cannot_be_shown_is_an_error(tmp_path, monkeypatch):
     write(tmp_path / "formula", new_markdown_cell("$x_a_b$"), new_code_cell("1", outputs=[output]))
     write(tmp_path / "empty", new_markdown_cell("# Nothing"), new_code_cell("1"))
     for folder, message in (("formula", "cannot be set"), ("empty", "has no outputs")):
-        monkeypatch.setattr(record, "NOTEBOOKS", tmp_path / folder)
+        monkeypatch.setattr(records, "NOTEBOOKS", tmp_path / folder)
         monkeypatch.setattr(site, "NOTEBOOKS", tmp_path / folder)
         with pytest.raises(ValueError, match=message):
             site.build(tmp_path / "site")

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from distributed import LocalCluster
 
 from conslaw import Adam, Momentum, draw, gradient_descent, run_table
-from conslaw.__main__ import main
-from conslaw.sweep import cluster, sweep
+from conslaw.paper.commands import main
+from conslaw.paper.sweep import cluster, sweep
 
 SEEDS = [42, 137, 256, 512, 1024, 1, 2, 3]
 RATES, STEPS = [0.01, 0.1], 60

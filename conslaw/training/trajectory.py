@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from conslaw.conservation import gradient_imbalance
+from conslaw.laws import gradient_imbalance
 from conslaw.problems import Problem
 
 __all__ = ["Trajectory"]

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.conservation import norms
+from conslaw.laws import norms
 from conslaw.losses import loss_function
-from conslaw.network import (
+from conslaw.networks import (
     IDENTITY,
     Activation,
     Memory,
@@ -18,8 +18,8 @@ from conslaw.network import (
     product,
     weight_gradient,
 )
-from conslaw.optimizers import Optimizer
 from conslaw.problems import Problem
+from conslaw.training.optimizers import Optimizer
 
 __all__ = ["Steps", "loss_and_gradients", "take_steps"]
 

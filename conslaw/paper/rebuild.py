@@ -22,7 +22,7 @@ import nbformat
 from nbformat import NotebookNode
 from tqdm import tqdm
 
-from conslaw import record
+from conslaw.paper import records
 
 __all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
 
@@ -52,9 +52,9 @@ def notebook_names() -> list[str]:
     Raises:
         ValueError: If there are none, as in an installation without the repository.
     """
-    names = sorted(path.stem for path in record.NOTEBOOKS.glob("*.ipynb"))
+    names = sorted(path.stem for path in records.NOTEBOOKS.glob("*.ipynb"))
     if not names:
-        raise ValueError(f"there are no notebooks in {record.NOTEBOOKS}; install from a clone with `pip install -e .`")
+        raise ValueError(f"there are no notebooks in {records.NOTEBOOKS}; install from a clone with `pip install -e .`")
     return names
 
 
@@ -65,7 +65,7 @@ def is_summary(name: str) -> bool:
 
 def title(name: str) -> str:
     """Return the first heading of a notebook."""
-    cells = nbformat.read(record.NOTEBOOKS / f"{name}.ipynb", 4).cells
+    cells = nbformat.read(records.NOTEBOOKS / f"{name}.ipynb", 4).cells
     lines = [line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
     return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
 
@@ -97,15 +97,15 @@ def rebuild(
     """
     parameters = dict(parameters or {})
     all_names = notebook_names()
-    takers = [name for name in all_names if parameters.keys() <= record.default_parameters(name).keys()]
+    takers = [name for name in all_names if parameters.keys() <= records.default_parameters(name).keys()]
     names = list(dict.fromkeys(names)) or takers or all_names
     for name in names:
-        known = record.default_parameters(name)
+        known = records.default_parameters(name)
         unknown = [key for key in parameters if key not in known]
         if unknown:
             raise ValueError(f"notebook {name!r} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     # Before any work: a folder that cannot be written is found out now.
-    record.replace_file(record.figures_folder() / ".stamps" / "writable", "")
+    records.replace_file(records.figures_folder() / ".stamps" / "writable", "")
 
     cores = os.cpu_count() or 1
     jobs = jobs or max(1, min(2, cores, len(names)))
@@ -132,9 +132,9 @@ def rebuild(
 
 def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threads: int, running: list) -> Outcome:
     """Run one notebook unless it is up to date."""
-    source, figures = record.NOTEBOOKS / f"{name}.ipynb", record.figures_folder()
-    defaults = record.default_parameters(name)
-    is_default = all(record.plain(parameters[key]) == record.plain(defaults[key]) for key in parameters)
+    source, figures = records.NOTEBOOKS / f"{name}.ipynb", records.figures_folder()
+    defaults = records.default_parameters(name)
+    is_default = all(records.plain(parameters[key]) == records.plain(defaults[key]) for key in parameters)
     stamp = figures / ".stamps" / name
     state = _state(source)
     if is_default and not force and stamp.exists():
@@ -150,7 +150,7 @@ def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threa
             "input_path": str(source),
             "output_path": str(output),
             "parameters": {} if is_default else parameters,
-            "cwd": str(record.NOTEBOOKS),
+            "cwd": str(records.NOTEBOOKS),
             "kernel_name": "python3",
             "progress_bar": False,
             "coalesce_streams": True,  # else the pieces of printed text depend on timing
@@ -178,11 +178,11 @@ def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threa
             stamp.unlink(missing_ok=True)
         made = sorted(path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file())
         for file in made:
-            record.replace_file(figures / file, (fresh / file).read_bytes())
-        target = source if is_default else record.NOTEBOOKS / "variants" / source.name
-        record.replace_file(target, nbformat.writes(_clean(nbformat.read(output, 4))) + "\n")
+            records.replace_file(figures / file, (fresh / file).read_bytes())
+        target = source if is_default else records.NOTEBOOKS / "variants" / source.name
+        records.replace_file(target, nbformat.writes(_clean(nbformat.read(output, 4))) + "\n")
     if is_default:
-        record.replace_file(stamp, "\n".join([state, *map(str, made)]))
+        records.replace_file(stamp, "\n".join([state, *map(str, made)]))
     return Outcome(name, "rebuilt", time.perf_counter() - start)
 
 
@@ -206,10 +206,10 @@ def _state(source: Path) -> str:
     for cell in nbformat.read(source, 4).cells:
         digest.update(cell.source.encode() if cell.cell_type == "code" else b"")
     package = Path(__file__).parent
-    paths = [*package.glob("*.py"), *package.glob("*.toml"), *record.NOTEBOOKS.glob("published/*.csv")]
+    paths = [*package.glob("*.py"), *package.glob("*.toml"), *records.NOTEBOOKS.glob("published/*.csv")]
     paths = [path for path in paths if path.stem not in UNUSED]
     if is_summary(source.stem):
-        made = record.figures_folder().glob("*")
+        made = records.figures_folder().glob("*")
         paths += [path for path in made if path.is_file() and not is_summary(path.name)]
     for path in sorted(paths):
         digest.update(path.read_bytes())

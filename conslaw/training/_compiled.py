@@ -15,9 +15,9 @@ from numba import njit
 from torch import Tensor
 
 from conslaw.losses import cross_entropy_weight
-from conslaw.network import activation_function
+from conslaw.networks import activation_function
 from conslaw.problems import Problem
-from conslaw.steps import Steps
+from conslaw.training._batched import Steps
 
 __all__ = ["applies", "take_steps"]
 

@@ -11,10 +11,10 @@ from itertools import chain, pairwise
 import torch
 from torch import Tensor
 
-from conslaw import compiled
-from conslaw.optimizers import Optimizer
 from conslaw.problems import Problem, is_shared
-from conslaw.steps import take_steps
+from conslaw.training import _compiled as compiled
+from conslaw.training._batched import take_steps
+from conslaw.training.optimizers import Optimizer
 
 __all__ = ["Observable", "chunks", "descend"]
 

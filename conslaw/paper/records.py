@@ -31,7 +31,7 @@ __all__ = [
     "replace_file",
 ]
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
 DIGITS = 10
 

@@ -12,8 +12,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from conslaw.rebuild import notebook_names, title
-from conslaw.record import NOTEBOOKS, replace_file
+from conslaw.paper.rebuild import notebook_names, title
+from conslaw.paper.records import NOTEBOOKS, replace_file
 
 __all__ = ["FIRST", "build"]
 

@@ -24,7 +24,7 @@ from conslaw import (
     projection_coefficients,
     published_crossover_sum,
 )
-from conslaw.spectral import geometric_sum
+from conslaw.theory.crossover import geometric_sum
 
 SEEDS = [42, 137, 256]
 

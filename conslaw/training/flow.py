@@ -5,11 +5,11 @@ import scipy
 import torch
 from torch import Tensor
 
-from conslaw.conservation import squared_norms
-from conslaw.network import Memory
+from conslaw.laws import squared_norms
+from conslaw.networks import Memory
 from conslaw.problems import Problem
-from conslaw.steps import loss_and_gradients
-from conslaw.trajectory import Trajectory
+from conslaw.training._batched import loss_and_gradients
+from conslaw.training.trajectory import Trajectory
 
 __all__ = ["gradient_flow"]
 

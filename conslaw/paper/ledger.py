@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conslaw.record import PROJECT, Record, read_record, replace_file
+from conslaw.paper.records import PROJECT, Record, read_record, replace_file
 
 __all__ = ["Claim", "Verdict", "judge", "read_claims", "table", "verdicts", "write_table"]
 

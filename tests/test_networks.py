@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conslaw import dense_hessian, draw, gradient_descent, loss_and_gradients, sharpness
 from conslaw.losses import loss_function
-from conslaw.network import NAMED, activation_function
+from conslaw.networks import NAMED, activation_function
 
 TORCH = {
     "relu": torch.relu,

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from conslaw.agreement import FLOAT32_UNIT
-from conslaw.record import NOTEBOOKS, Record
-from conslaw.trajectory import Trajectory
+from conslaw.paper.agreement import FLOAT32_UNIT
+from conslaw.paper.records import NOTEBOOKS, Record
+from conslaw.training.trajectory import Trajectory
 
 __all__ = ["beside_published", "run_table"]
 

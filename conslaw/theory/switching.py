@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from conslaw.conservation import gradient_imbalance, squared_norms
-from conslaw.network import IDENTITY, Activation, Memory, forward
+from conslaw.laws import gradient_imbalance, squared_norms
+from conslaw.networks import IDENTITY, Activation, Memory, forward
 from conslaw.problems import Problem
-from conslaw.steps import loss_and_gradients
+from conslaw.training._batched import loss_and_gradients
 
 __all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from conslaw.scaling import log_correlation
+from conslaw.theory.power_laws import log_correlation
 
 __all__ = ["null_correlations", "ranked", "ranked_correlation"]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.network import activation_function, backward, forward
+from conslaw.networks import activation_function, backward, forward
 from conslaw.problems import Problem
 
 __all__ = ["MarginKernel", "correct_probability", "margin_kernel", "probabilities", "softmax_sharpness"]

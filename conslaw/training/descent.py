@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from conslaw.chunk import Observable, chunks, descend
 from conslaw.losses import cross_entropy_weight
-from conslaw.network import IDENTITY, activation_function
-from conslaw.optimizers import Optimizer, optimizer_function
+from conslaw.networks import IDENTITY, activation_function
 from conslaw.problems import Problem
-from conslaw.trajectory import Trajectory
+from conslaw.training._chunk import Observable, chunks, descend
+from conslaw.training.optimizers import Optimizer, optimizer_function
+from conslaw.training.trajectory import Trajectory
 
 __all__ = ["gradient_descent", "networks_at"]
 

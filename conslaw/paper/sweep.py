@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from conslaw.descent import gradient_descent
+from conslaw.paper.tables import run_table
 from conslaw.problems import draw
-from conslaw.tables import run_table
+from conslaw.training.descent import gradient_descent
 
 __all__ = ["cluster", "sweep", "train_piece"]
 

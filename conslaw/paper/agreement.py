@@ -6,7 +6,7 @@ thousandth, no other machine can reproduce its digits; such numbers are told apa
 
 import pandas as pd
 
-from conslaw.record import records_folder
+from conslaw.paper.records import records_folder
 
 __all__ = ["FLOAT32_NOISE", "FLOAT32_UNIT", "RESOLVED", "comparisons", "report"]
 

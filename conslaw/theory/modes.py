@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.network import activation_function, forward
+from conslaw.networks import activation_function, forward
 from conslaw.problems import Problem
 
 __all__ = ["DataModes", "data_modes", "linear_modes"]
