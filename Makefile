@@ -1,20 +1,28 @@
 # Two commands: `make rebuild` makes every figure from nothing, `make test` checks everything. Each makes the environment it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+CONSTRAINTS ?= constraints.txt
+INSTALL := $(BIN)/pip install $(addprefix --constraint ,$(CONSTRAINTS)) --editable
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help rebuild test lint site clean
+.PHONY: help env rebuild test test-notebook check lint site clean
 
 help:
 	@echo "make rebuild   every figure of the paper, from nothing"
 	@echo "make test      all tests, every notebook re-run and compared"
+	@echo "make env       only the environment for rebuilding and for JupyterLab"
 	@echo "make site      the notebooks as pages that work offline, in site/"
+	@echo "make check     for development: lint and the tests of the core, without notebooks"
+	@echo "make test-notebook NAME=fig1b_drift_scaling"
+	@echo "               one notebook re-run, its output and its numbers compared"
 	@echo "make lint      format and lint only"
 	@echo "make clean     remove the environment and caches"
 
-rebuild: $(BIN)/.installed
+rebuild: env
 	$(BIN)/conslaw rebuild
+
+env: $(BIN)/.installed
 
 # Notebooks, then the tests, some of which compare the numbers that the notebooks have just left; several files at once.
 test: lint
@@ -23,17 +31,34 @@ test: lint
 	$$pytest notebooks; notebooks=$$?; \
 	$$pytest conslaw tests && exit $$notebooks
 
-lint: $(BIN)/.installed
+# The same for one notebook.
+test-notebook: $(BIN)/.installed-test
+	@test -f "notebooks/$(NAME).ipynb" || { echo "NAME=$(NAME): there is no notebook notebooks/$(NAME).ipynb" >&2; exit 2; }
+	$(BIN)/pytest "notebooks/$(NAME).ipynb" "tests/test_notebooks.py" -k "$(NAME)"
+
+check: lint
+	$(BIN)/pytest conslaw tests -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
+
+lint: $(BIN)/.installed-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 
-site: $(BIN)/.installed
+site: env
 	$(BIN)/conslaw site
 
 clean:
 	rm -rf site .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps
 
-$(BIN)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+# The environment for rebuilding, and the same with what the tests need: whichever comes first, the other adds what is missing.
+$(BIN)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing the packages into .venv. This takes some minutes and about 2 GB, or 6 GB where torch comes with CUDA (see README)."
+	$(INSTALL) '.[notebooks]'
 	touch $@
+
+$(BIN)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing the packages, with those of the tests, into .venv. This takes some minutes and about 2 GB, or 6 GB where torch comes with CUDA (see README)."
+	$(INSTALL) '.[test]'
+	touch $(BIN)/.installed $@
+
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv

@@ -31,7 +31,9 @@ def start_of_notebook(source: str) -> float:
         )
         options = json.dumps({"input_path": path, "output_path": path, "kernel_name": "python3", "progress_bar": False})
         run = [sys.executable, "-c", PAPERMILL]
-        return seconds(lambda: subprocess.run(run, input=options, text=True, check=True, capture_output=True), "cpu")[0]
+        return seconds(
+            lambda: subprocess.run(run, input=options, encoding="utf-8", check=True, capture_output=True), "cpu"
+        )[0]
 
 
 def figure_1b(steps: int = 2000) -> dict:
@@ -73,8 +75,8 @@ def main() -> None:
         "environment": environment("cpu"),
     }
     path = Path(__file__).parent / "results" / "paper.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    click.echo(path.read_text())
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    click.echo(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def main(device: str, repeats: int) -> None:
     result["core_over_bound"] = round(result["core"][best] / result["bound"][best], 2)
     result["published_over_core"] = round(result["published_way"][best] / result["core"][best], 2)
     results = Path(__file__).parent / "results"
-    (results / f"scaling_{device}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (results / f"scaling_{device}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     plot(result, results / f"scaling_{device}.png")
 
 

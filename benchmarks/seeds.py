@@ -77,7 +77,7 @@ def main(seeds: int, steps: int, scheduler: str | None) -> None:
         "environment": {"torch": torch.__version__, "device": processor(), "cores": os.cpu_count(), "steps": steps},
     }
     results = Path(__file__).parent / "results"
-    (results / "seeds.json").write_text(json.dumps(result, indent=1) + "\n")
+    (results / "seeds.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     draw(rows, results / "seeds.png")
 
 

@@ -163,7 +163,7 @@ def hessians(device: str, repeats: int) -> dict:
 
 def processor() -> str:
     """Name the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
@@ -195,8 +195,8 @@ def main(device: str, steps: int, repeats: int, output: Path | None) -> None:
     result["environment"] = environment(device)
     output = output or Path(__file__).parent / "results" / f"{device}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
-    click.echo(output.read_text())
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    click.echo(output.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,18 @@
-"""Run `python -m conslaw` as the command `conslaw`."""
+"""The command `conslaw`, which is also `python -m conslaw`."""
 
-from conslaw.paper.commands import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line. It needs the extra `notebooks`; without, say so."""
+    try:
+        from conslaw.paper import commands
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("conslaw"):
+            raise
+        sys.exit(f"the command conslaw needs the package {error.name}: pip install 'conslaw[notebooks]'")
+    commands.main()
+
+
+if __name__ == "__main__":
+    main()

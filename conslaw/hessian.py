@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from conslaw.losses import curvature_product, loss_function, output_curvature
-from conslaw.networks import Activation, activation_function, backward, forward, product, weight_gradient
+from conslaw.networks import Workspace, backward, forward, loss_and_gradients, product, weight_gradient
 from conslaw.problems import Problem
-from conslaw.training._batched import loss_and_gradients
 
 __all__ = ["DenseHessian", "dense_hessian", "gradient_vector", "hessian_vector_product"]
 
@@ -38,26 +37,22 @@ class DenseHessian(NamedTuple):
         return self.gauss_newton + self.residual_part
 
 
-def dense_hessian(
-    problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu"
-) -> DenseHessian:
+def dense_hessian(problem: Problem) -> DenseHessian:
     """Compute the Hessian of every network's loss in closed form.
 
     Args:
         problem: M networks of any depth and their data. The two matrices take 16 M P² bytes in float64.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
 
     Returns:
         The Gauss-Newton matrix and the residual part.
 
-    >>> from conslaw.problems import draw
+    >>> from conslaw import draw
     >>> hessian = dense_hessian(draw([42]))
     >>> round(torch.linalg.eigvalsh(hessian.matrix)[0, -1].item(), 5)
     5.77639
     """
-    sigma, depth = activation_function(activation), len(problem.weights)
-    hidden, activations, outputs, residuals, bends = _passes(problem, loss, sigma)
+    sigma, depth = problem.sigma, problem.depth
+    hidden, activations, outputs, residuals, bends = _passes(problem)
     slopes = [sigma.gradient(torch.ones_like(z), z, a).mT for z, a in hidden]  # σ'(z_l), (M, n, m_l)
     one = outputs.new_ones(len(outputs), outputs.shape[2], 1)
     inputs = [torch.cat([a.mT, one], 2) if problem.biases else a.mT for a in activations]  # (M, n, m_{l−1} [+ 1])
@@ -66,7 +61,9 @@ def dense_hessian(
     reach: dict[tuple[int, int], Tensor] = {}
     for layer in range(depth):
         width = problem.weights[layer].shape[1]
-        reach[layer, layer] = torch.eye(width).to(outputs).expand(*one.shape[:2], width, width)
+        reach[layer, layer] = torch.eye(width, dtype=outputs.dtype, device=outputs.device).expand(
+            *one.shape[:2], width, width
+        )
         for above in range(layer + 1, depth):
             moved = slopes[above - 1].unsqueeze(3) * reach[layer, above - 1]
             reach[layer, above] = torch.einsum("mqp,mipj->miqj", problem.weights[above], moved)
@@ -90,7 +87,7 @@ def dense_hessian(
         product = product.unflatten(2, outer.shape[2:]).unflatten(1, coupling.shape[2:])
         block(matrix, first, second).add_(product.transpose(2, 3))
 
-    curvature = output_curvature(loss, outputs, problem.samples)
+    curvature = output_curvature(problem.loss, outputs, problem.samples)
     for first, second in combinations_with_replacement(range(depth), 2):
         bent = curvature @ reach[second, depth - 1]
         add(gauss_newton, first, second, reach[first, depth - 1].mT @ bent)
@@ -119,29 +116,23 @@ def dense_hessian(
     return DenseHessian(*(matrix[:, order][:, :, order] for matrix in (gauss_newton, residual_part)))
 
 
-def gradient_vector(problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu") -> Tensor:
+def gradient_vector(problem: Problem) -> Tensor:
     """Compute the gradient of every network's loss as one vector, in the order of the Hessian's rows.
 
     Args:
         problem: M networks and their data.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
 
     Returns:
         g, shape (M, P).
     """
-    return torch.cat([g.flatten(1) for g in loss_and_gradients(problem, loss, activation)[1]], 1)
+    return torch.cat([g.flatten(1) for g in loss_and_gradients(problem)[1]], 1)
 
 
-def hessian_vector_product(
-    problem: Problem, loss: str | float, activation: str | float, *, gauss_newton: bool = False
-) -> Callable[[Tensor], Tensor]:
+def hessian_vector_product(problem: Problem, *, gauss_newton: bool = False) -> Callable[[Tensor], Tensor]:
     """Return the function v ↦ H v for the Hessian H of every network's loss in all its parameters.
 
     Args:
         problem: M networks and their data.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
         gauss_newton: Whether H is the Gauss-Newton matrix instead, the Hessian without the terms in the residuals.
 
     Returns:
@@ -151,10 +142,10 @@ def hessian_vector_product(
     Reference:
         Pearlmutter, Fast exact multiplication by the Hessian (1994): forward and backward pass, differentiated along v.
     """
-    weights, biases, sigma, memory = problem.weights, problem.biases, activation_function(activation), {}
-    hidden, activations, outputs, residuals, bends = _passes(problem, loss, sigma)
+    weights, biases, sigma, workspace = problem.weights, problem.biases, problem.sigma, Workspace()
+    hidden, activations, outputs, residuals, bends = _passes(problem)
     bends = [] if gauss_newton else bends
-    curvature = curvature_product(loss, outputs, problem.samples)
+    curvature = curvature_product(problem.loss, outputs, problem.samples)
     sizes = [p[0].numel() for p in problem.parameters]
 
     def hessian_product(vectors: Tensor) -> Tensor:
@@ -162,7 +153,7 @@ def hessian_vector_product(
         directions = [part.view_as(p) for part, p in zip(parts, problem.parameters, strict=True)]
         moved_preactivations, moved_activations = [], []  # their derivatives along `vectors`
         for layer, direction in enumerate(directions[: len(weights)]):
-            moved = product(direction, activations[layer], memory, "moved", layer)
+            moved = product(direction, activations[layer], workspace, "moved", layer)
             if layer:
                 moved.baddbmm_(weights[layer], moved_activations[-1])
             if biases:
@@ -173,7 +164,7 @@ def hessian_vector_product(
 
         moved, of_weights, of_biases = curvature(moved), [], []  # from here on of the residual
         for layer in reversed(range(len(weights))):
-            of_weight = weight_gradient(moved, activations[layer], memory, "weight", layer)
+            of_weight = weight_gradient(moved, activations[layer], workspace, "weight", layer)
             if biases:
                 of_biases.insert(0, moved.sum(2))
             if layer:
@@ -191,7 +182,7 @@ def hessian_vector_product(
 
 
 def _passes(
-    problem: Problem, loss: str | float, sigma: Activation
+    problem: Problem,
 ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor], Tensor, list[Tensor], list[Tensor]]:
     """Go forward and back.
 
@@ -199,10 +190,10 @@ def _passes(
         (z_l, σ(z_l)) of the hidden layers; [a_0, …, a_{L−1}]; f; [r_1, …, r_L]; and σ''(z_l) ∘ W_{l+1}ᵀ r_{l+1} of the
         hidden layers, an empty list where σ is piecewise linear.
     """
-    weights = problem.weights
+    weights, sigma = problem.weights, problem.sigma
     preactivations, activations = forward(weights, problem.biases, problem.inputs, sigma)
     outputs = preactivations[-1]
-    _, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
+    _, residual = loss_function(problem.loss)(outputs, problem.targets, problem.samples)
     residuals = backward(weights, preactivations, activations, residual, sigma)
     hidden = list(zip(preactivations[:-1], activations[1:], strict=True))
     above = zip(hidden, weights[1:], residuals[1:], strict=True)

@@ -12,13 +12,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from conslaw.problems import Problem
+
 __all__ = [
+    "add_left_out",
     "conserved_quantity",
     "gradient_imbalance",
     "matrix_laws",
     "norms",
     "restore_unit_laws",
     "squared_norms",
+    "squared_parameter_norms",
     "unit_laws",
 ]
 
@@ -72,63 +76,120 @@ def gradient_imbalance(squared_norms: Tensor, depth: int | None = None) -> Tenso
     return imbalance
 
 
-def conserved_quantity(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> Tensor:
+def conserved_quantity(problem: Problem) -> Tensor:
     """C_l = ‖W_{l+1}‖² − ‖W_l‖² (Theorem 1), or C_l − ‖b_l‖² for networks with biases.
 
     With biases the rescaling symmetry acts on W_l and b_l together, which adds ‖b_l‖²; C_l alone is then not conserved.
 
     Args:
-        weights: L tensors (M, out, in).
-        biases: L tensors (M, out), or none.
+        problem: M networks.
 
     Returns:
-        Shape (M, L − 1), float64.
+        Shape (M, L − 1), float64, in the coordinates that the networks were made in.
 
-    >>> conserved_quantity([torch.ones(1, 3, 2), 2 * torch.ones(1, 1, 3)])
+    >>> from conslaw import as_problem
+    >>> conserved_quantity(as_problem([[1, 2]], [[0]], weights=[torch.ones(3, 2), 2 * torch.ones(1, 3)], loss="mse"))
     tensor([[6.0000]], dtype=torch.float64)
     """
-    return gradient_imbalance(squared_norms([*weights, *biases]), len(weights))
+    return gradient_imbalance(squared_parameter_norms(problem), problem.depth)
 
 
-def unit_laws(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> list[Tensor]:
+def squared_parameter_norms(problem: Problem) -> Tensor:
+    """‖W_l‖² and ‖b_l‖² of every network, with what a change of coordinates has left out of ‖W_1‖².
+
+    Args:
+        problem: M networks.
+
+    Returns:
+        Shape (M, P), float64.
+    """
+    return add_left_out(squared_norms(problem.parameters), problem)
+
+
+def add_left_out(squared_norms: Tensor, problem: Problem) -> Tensor:
+    """Add the constant part of ‖W_1‖² that `Problem.in_span_of_inputs` has left out.
+
+    Args:
+        squared_norms: Of the parameters of M networks, shape (…, M, P) on any device.
+        problem: The networks.
+
+    Returns:
+        The norms in the coordinates that the networks were made in, same shape.
+    """
+    if problem.left_out is None:
+        return squared_norms
+    constant = problem.left_out.diagonal(dim1=1, dim2=2).sum(1, keepdim=True).to(squared_norms)
+    return torch.cat([squared_norms[..., :1] + constant, squared_norms[..., 1:]], -1)
+
+
+def unit_laws(problem: Problem) -> list[Tensor]:
     """Per hidden unit: ‖outgoing weights‖² − ‖incoming weights‖² − bias².
 
     The rescaling symmetry holds for every unit by itself, so gradient flow conserves each of these; their sum is C_l.
 
     Args:
-        weights: L tensors (M, out, in).
-        biases: L tensors (M, out), or none.
+        problem: M networks.
 
     Returns:
         For each of the L − 1 hidden layers a tensor (M, width).
     """
-    laws = [after.square().sum(1) - before.square().sum(2) for before, after in pairwise(weights)]
-    return [law - bias.square() for law, bias in zip(laws, biases, strict=False)] if biases else laws
+    laws = [after.square().sum(1) - before.square().sum(2) for before, after in pairwise(problem.weights)]
+    if problem.biases:
+        laws = [law - bias.square() for law, bias in zip(laws, problem.biases, strict=False)]
+    if problem.left_out is not None:
+        laws[0] = laws[0] - problem.left_out.diagonal(dim1=1, dim2=2).to(laws[0])
+    return laws
 
 
-def restore_unit_laws(weights: Sequence[Tensor], laws: Sequence[Tensor]) -> list[Tensor]:
+def matrix_laws(problem: Problem) -> list[Tensor]:
+    """W_{l+1}ᵀ W_{l+1} − W_l W_lᵀ − b_l b_lᵀ, whose every entry gradient flow conserves in linear networks.
+
+    Its diagonal are the laws of the units, its trace is C_l (Saxe et al. 2014; Du et al. 2018).
+
+    Args:
+        problem: M networks.
+
+    Returns:
+        For each of the L − 1 hidden layers a tensor (M, width, width).
+    """
+    laws = [after.mT @ after - before @ before.mT for before, after in pairwise(problem.weights)]
+    if problem.biases:
+        laws = [law - b.unsqueeze(2) * b.unsqueeze(1) for law, b in zip(laws, problem.biases, strict=False)]
+    if problem.left_out is not None:
+        laws[0] = laws[0] - problem.left_out.to(laws[0])
+    return laws
+
+
+def restore_unit_laws(problem: Problem, laws: Sequence[Tensor]) -> Problem:
     """Rescale hidden units so that each unit's law has a given value; the network's outputs stay the same.
 
     Unit i of layer l is rescaled by W_l[i] → a W_l[i], W_{l+1}[:, i] → W_{l+1}[:, i] / a, with the one a > 0 for which
     ‖outgoing‖² / a² − a² ‖incoming‖² is the value asked for. Layers take turns, since units of neighbouring layers
-    share weights; this minimises a convex function of the ln a, so it converges.
+    share weights; each turn minimises a convex function of the ln a, so they converge where no unit loses its weights.
 
     Args:
-        weights: L tensors (M, out, in), of networks without biases whose activation is homogeneous.
+        problem: M networks without biases whose activation is homogeneous, in the coordinates they were made in.
         laws: For each hidden layer the values (M, width), as returned by `unit_laws`.
 
     Returns:
-        The rescaled weights.
+        The rescaled networks, with their data.
 
     Raises:
-        ValueError: If a unit has no incoming or no outgoing weights and its law cannot be restored.
+        ValueError: If the networks have biases, an activation without rescaling symmetry or changed coordinates, or a
+            unit has no incoming or no outgoing weights and its law cannot be restored.
         RuntimeError: If the turns do not converge.
 
-    >>> weights = [torch.ones(1, 3, 2), 2 * torch.ones(1, 1, 3)]
-    >>> unit_laws(restore_unit_laws(weights, [torch.zeros(1, 3)]))[0].abs().max().item() < 1e-6
+    >>> from conslaw import draw
+    >>> problem = draw([42])
+    >>> restored = restore_unit_laws(problem, [torch.zeros(1, 64).double()])
+    >>> unit_laws(restored)[0].abs().max().item() < 1e-6
     True
     """
-    restored = list(weights)
+    if problem.biases or problem.sigma.slope is None or problem.left_out is not None:
+        raise ValueError(
+            f"problem must have no biases, a homogeneous activation and its own coordinates, got {problem!r}"
+        )
+    restored = list(problem.weights)
     for _ in range(10_000):
         largest = 0.0
         for layer, law in enumerate(laws):
@@ -142,20 +203,6 @@ def restore_unit_laws(weights: Sequence[Tensor], laws: Sequence[Tensor]) -> list
             restored[layer] = restored[layer] * factor.unsqueeze(2)
             restored[layer + 1] = restored[layer + 1] / factor.unsqueeze(1)
             largest = max(largest, (factor - 1).abs().max().item())
-        if largest < 100 * torch.finfo(weights[0].dtype).eps:
-            return restored
+        if largest < 100 * torch.finfo(restored[0].dtype).eps:
+            return problem.with_parameters(restored)
     raise RuntimeError(f"the units' laws could not be restored: factors still change by {largest:.1e}")
-
-
-def matrix_laws(weights: Sequence[Tensor]) -> list[Tensor]:
-    """W_{l+1}ᵀ W_{l+1} − W_l W_lᵀ, whose every entry gradient flow conserves in linear networks.
-
-    Its diagonal are the laws of the units, its trace is C_l (Saxe et al. 2014; Du et al. 2018).
-
-    Args:
-        weights: L tensors (M, out, in).
-
-    Returns:
-        For each of the L − 1 hidden layers a tensor (M, width, width).
-    """
-    return [after.mT @ after - before @ before.mT for before, after in pairwise(weights)]

@@ -5,6 +5,7 @@ A loss is named by a string or by a number: "mse", "cross_entropy", or the weigh
 """
 
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -70,9 +71,9 @@ def cross_entropy_weight(loss: str | float) -> float:
     named = {"mse": 0.0, "cross_entropy": 1.0}
     if isinstance(loss, str) and loss in named:
         return named[loss]
-    if isinstance(loss, str) or not 0 <= loss <= 1:
-        raise ValueError(f"loss must be one of {', '.join(named)} or a weight from 0 to 1, got {loss!r}")
-    return float(loss)
+    if isinstance(loss, Real) and not isinstance(loss, bool) and 0 <= loss <= 1:
+        return float(loss)
+    raise ValueError(f"loss must be one of {', '.join(named)} or a weight from 0 to 1, got {loss!r}")
 
 
 def loss_function(loss: str | float) -> Loss:
@@ -107,7 +108,8 @@ def output_curvature(loss: str | float, outputs: Tensor, samples: int) -> Tensor
     Returns:
         S, shape (M, columns, K, K).
     """
-    product, identity = curvature_product(loss, outputs, samples), torch.eye(outputs.shape[1]).to(outputs)
+    product = curvature_product(loss, outputs, samples)
+    identity = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
     return torch.stack([product(unit.view(-1, 1).expand_as(outputs)).mT for unit in identity], 3)
 
 

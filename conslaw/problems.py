@@ -1,23 +1,33 @@
-"""Problems: the initial weights and the data of many seeds, drawn in the published order.
+"""Problems: networks, their data, the loss they are trained with, and where all of it comes from.
 
-This is the only place where random numbers of the experiments are drawn.
+A problem is told what it is once, where it is made; every function of the core takes it from there.
 """
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from conslaw.data import DATASETS
+from conslaw.activations import Activation, activation_function
+from conslaw.losses import cross_entropy_weight
 
-__all__ = ["TEST_SAMPLES", "Problem", "draw", "is_shared"]
+__all__ = ["Origin", "Problem", "as_dtype", "is_shared"]
 
-TEST_SAMPLES = 50
-"""Size of the test set the published scripts draw and never use. It matters only where data are drawn before
-weights."""
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """Return float32 or float64, given as a torch type or by its name.
+
+    Raises:
+        ValueError: If it is another type.
+    """
+    known = {"float32": torch.float32, "float64": torch.float64}
+    found = known.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in known.values():
+        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
+    return found
 
 
 def is_shared(inputs: Tensor) -> bool:
@@ -32,11 +42,28 @@ def is_shared(inputs: Tensor) -> bool:
     return len(inputs) > 1 and inputs.stride(0) == 0
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """M networks of one architecture, each with its own data.
+class Origin(NamedTuple):
+    """Where networks and data come from."""
 
-    Tensors share one dtype and device. Samples are stored last.
+    dataset: str = "own"
+    """Name of the data set; "own" for arrays of the user's."""
+    seeds: tuple[int, ...] | None = None
+    """Seed of each of the M networks; None where weights were not drawn."""
+    order: str = "weights_first"
+    """What a seed draws first: "weights_first" or "data_first"."""
+    data_seed: int | None = None
+    """The seed that drew the data of all networks; None where each network's seed drew its own."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Problem:
+    """M networks of one architecture, each with its own data, and the loss they are trained with.
+
+    Tensors share one dtype, float32 or float64, and one device. Samples are stored last. `draw` makes the paper's
+    problems, and `as_problem` makes one of arrays as people have them.
+
+    Raises:
+        ValueError: If a tensor has another shape, dtype or device than the others ask for, or is not finite.
     """
 
     weights: tuple[Tensor, ...]
@@ -47,13 +74,71 @@ class Problem:
     """x, shape (M, d, n); a view with stride 0 of one network's where all have the same, such as MNIST."""
     targets: Tensor
     """y, shape (M, K, n); one-hot as drawn."""
-    samples: int
+    loss: str | float = "cross_entropy"
+    """"mse", "cross_entropy", or the weight of cross-entropy in their mixture."""
+    activation: str | float | Activation = "relu"
+    """"relu", "linear", "leaky_relu", "tanh", "gelu", "sigmoid", the weight of ReLU in a mixture with the identity, or
+    an `Activation`."""
+    origin: Origin = field(default_factory=Origin)
+    """Data set and seeds."""
+    samples: int = field(init=False)
     """n, the number of samples the loss is a mean over."""
+    widths: tuple[int, ...] = field(init=False)
+    """d, the hidden widths, K, before any change of coordinates."""
+    left_out: Tensor | None = field(init=False, default=None)
+    """W_1 P W_1ᵀ, shape (M, m, m), where P projects off the span of the inputs and `in_span_of_inputs` has left that
+    part of W_1 out; training does not move it. Its trace is what is missing in ‖W_1‖²."""
+    runs: Tensor | None = field(init=False, default=None)
+    """In training: which of the R·M runs these networks are, int64, ascending, on the CPU."""
+
+    def __post_init__(self):
+        """Check the tensors, and read off them what they say."""
+        object.__setattr__(self, "weights", tuple(self.weights))
+        object.__setattr__(self, "biases", tuple(self.biases))
+        _check(self)
+        object.__setattr__(self, "samples", self.inputs.shape[2])
+        object.__setattr__(self, "widths", (self.inputs.shape[1], *(weight.shape[1] for weight in self.weights)))
+
+    def _derive(self, **changes: object) -> "Problem":
+        """Return a copy with some fields changed, unchecked: for what is known to fit."""
+        derived = copy.copy(self)
+        for name, value in changes.items():
+            object.__setattr__(derived, name, value)
+        return derived
+
+    def __len__(self) -> int:
+        """M, the number of networks."""
+        return len(self.targets)
+
+    def __repr__(self) -> str:
+        """One line: how many networks, their widths, data, loss, activation, type and place."""
+        seeds = f", seeds {_brief(self.origin.seeds)}" if self.origin.seeds else ""
+        activation = self.activation if isinstance(self.activation, str | float | int) else "own activation"
+        return (
+            f"Problem({len(self)} × {' → '.join(map(str, self.widths))}{' with biases' if self.biases else ''}, "
+            f"{activation}, {self.loss}, {self.samples} samples of {self.origin.dataset}{seeds}, "
+            f"{str(self.inputs.dtype).removeprefix('torch.')}, {self.inputs.device})"
+        )
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """Weights, then biases."""
         return self.weights + self.biases
+
+    @property
+    def depth(self) -> int:
+        """L, the number of weight matrices."""
+        return len(self.weights)
+
+    @property
+    def sigma(self) -> Activation:
+        """The activation and its derivatives."""
+        return activation_function(self.activation)
+
+    @property
+    def entropy_weight(self) -> float:
+        """Weight of cross-entropy in the loss: 0 for squared error."""
+        return cross_entropy_weight(self.loss)
 
     def two_layers(self) -> tuple[Tensor, Tensor]:
         """Return W_1 and W_2, where these are all parameters.
@@ -61,60 +146,119 @@ class Problem:
         Raises:
             ValueError: If the networks are deeper or have biases.
         """
-        if len(self.weights) != 2 or self.biases:
-            raise ValueError(f"problem must have two weight matrices and no biases, got {len(self.parameters)} tensors")
+        if self.depth != 2 or self.biases:
+            raise ValueError(f"problem must have two weight matrices and no biases, got {self!r}")
         return self.weights
 
-    def with_parameters(self, parameters: Sequence[Tensor]) -> "Problem":
-        """Return the same data with other weights and biases, in the order of `parameters`."""
-        depth = len(self.weights)
-        return replace(self, weights=tuple(parameters[:depth]), biases=tuple(parameters[depth:]))
+    def under(
+        self, *, loss: str | float | None = None, activation: str | float | Activation | None = None
+    ) -> "Problem":
+        """Return the same networks and data under another loss or with another activation.
 
-    def select(self, networks: Tensor) -> "Problem":
+        Args:
+            loss: The loss, see the field; by default as it is.
+            activation: The activation, likewise.
+
+        Raises:
+            ValueError: If one of them is unknown, or the targets are no probabilities, which cross-entropy needs.
+
+        >>> from conslaw import draw
+        >>> draw([42]).under(loss="mse").loss
+        'mse'
+        """
+        varied = self._derive(
+            loss=self.loss if loss is None else loss,
+            activation=self.activation if activation is None else activation,
+        )
+        _check_kind(varied)
+        return varied
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> "Problem":
+        """Return the same data with other weights and biases of the same shapes, in the order of `parameters`.
+
+        Raises:
+            ValueError: If their number, or a shape, dtype or device is another.
+        """
+        parameters = tuple(parameters)
+        if len(parameters) != len(self.parameters):
+            raise ValueError(f"parameters must be {len(self.parameters)} tensors, got {len(parameters)}")
+        for number, (new, old) in enumerate(zip(parameters, self.parameters, strict=True)):
+            _expect(f"parameters[{number}]", new, tuple(old.shape), self.inputs)
+        return self._derive(weights=parameters[: self.depth], biases=parameters[self.depth :])
+
+    def select(self, networks: Tensor | Sequence[int]) -> "Problem":
         """Return copies of the networks and data at the given indices (J,) of the M networks."""
+        index = torch.as_tensor(networks, dtype=torch.int64, device="cpu")
+        there = index.to(self.inputs.device)
         shared = len(self.inputs) == 1 or is_shared(self.inputs)
-        return replace(
-            self.with_parameters([p[networks] for p in self.parameters]),
-            inputs=self.inputs[:1].expand(len(networks), -1, -1) if shared else self.inputs[networks],
-            targets=self.targets[networks],
+        seeds = self.origin.seeds
+        return self._derive(
+            weights=tuple(weight[there] for weight in self.weights),
+            biases=tuple(bias[there] for bias in self.biases),
+            inputs=self.inputs[:1].expand(len(index), -1, -1) if shared else self.inputs[there],
+            targets=self.targets[there],
+            origin=self.origin._replace(seeds=seeds and tuple(seeds[i] for i in index.tolist())),
+            left_out=None if self.left_out is None else self.left_out[there],
+            runs=None if self.runs is None else self.runs[index],
         )
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Problem":
+    def numbered(self, runs: Tensor) -> "Problem":
+        """Return the networks as the given ones (M,) of the runs of a training, see the field `runs`."""
+        return self._derive(runs=runs)
+
+    def places_in(self, earlier: Tensor | None) -> Tensor | None:
+        """Return where these networks are among those of an earlier look, whose `runs` were these; None if not all are.
+
+        An observable that compares with its last call needs this: networks that diverge leave the batch.
+        """
+        if earlier is None or self.runs is None or not bool(torch.isin(self.runs, earlier).all()):
+            return None
+        return torch.searchsorted(earlier, self.runs)
+
+    def to(self, dtype: str | torch.dtype | None = None, device: torch.device | str | None = None) -> "Problem":
         """Return the problem in another dtype or on another device.
 
         Raises:
-            ValueError: If CUDA is asked for where there is none.
+            ValueError: If the dtype is neither float32 nor float64, or CUDA is asked for where there is none.
         """
         if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device {str(device)!r} was asked for, but torch finds no CUDA device here; use 'cpu'")
+        dtype = None if dtype is None else as_dtype(dtype)
         shared = is_shared(self.inputs)
-        return replace(
-            self.with_parameters([p.to(device, dtype) for p in self.parameters]),
+        return self._derive(
+            weights=tuple(weight.to(device, dtype) for weight in self.weights),
+            biases=tuple(bias.to(device, dtype) for bias in self.biases),
             inputs=(self.inputs[:1] if shared else self.inputs).to(device, dtype).expand_as(self.inputs),
             targets=self.targets.to(device, dtype),
+            left_out=None if self.left_out is None else self.left_out.to(device),
         )
 
     def reduced(self) -> "Problem":
         """Return the problem with d + K sufficient statistics for data: exact for linear networks and squared error.
 
         There the data enter through [X; Y] [X; Y]ᵀ alone. With the decomposition [X; Y]ᵀ = Q R the columns of Rᵀ give
-        the same Gram matrix as the n samples, hence the same loss, gradients and Hessian. Wrong for anything but
-        linear networks under squared error. `gradient_descent` uses it by itself.
+        the same Gram matrix as the n samples, hence the same loss, gradients and Hessian. `gradient_descent` uses it by
+        itself.
 
         Returns:
             The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged.
+
+        Raises:
+            ValueError: If the networks are not linear, or the loss is not squared error.
         """
+        if self.sigma.slope != 1 or self.entropy_weight:
+            raise ValueError(f"problem must be of linear networks under squared error, got {self!r}")
         dim = self.inputs.shape[1]
         data = torch.cat([self.inputs, self.targets], 1).double()
         triangle = torch.linalg.qr(data.mT, mode="r").R.mT.to(self.inputs)
-        return replace(self, inputs=triangle[:, :dim].contiguous(), targets=triangle[:, dim:].contiguous())
+        return self._derive(inputs=triangle[:, :dim].contiguous(), targets=triangle[:, dim:].contiguous())
 
     def in_span_of_inputs(self) -> "Problem":
         """Return the problem with inputs in coordinates Qᵀx of their span, and W_1 Q for W_1: exact for any network.
 
-        Training moves W_1 only within the span, so what is left out of ‖W_1‖² is a constant: outputs, gradient norms,
-        drifts and the eigenvalues λ ≠ 0 of the Hessian stay the same; C_1 itself is larger by that constant. It pays
-        where inputs have more dimensions than their rank, as images do.
+        Training moves W_1 only within the span, so what is left out of it is constant: outputs, gradient norms, drifts
+        and the eigenvalues λ ≠ 0 of the Hessian stay the same, and the laws are told of the constant. It pays where
+        inputs have more dimensions than their rank, as images do.
 
         Returns:
             The problem with as many inputs as their rank, the same for all networks.
@@ -125,96 +269,77 @@ class Problem:
         if len(self.inputs) > 1 and not is_shared(self.inputs):
             raise ValueError("the networks must share their inputs, as those that see MNIST do")
         vectors, values, _ = torch.linalg.svd(self.inputs[0].double(), full_matrices=False)
-        basis = vectors[:, values > values[0] * len(vectors) * torch.finfo(values.dtype).eps].to(self.inputs)
-        inputs = (basis.mT @ self.inputs[0]).expand(len(self.inputs), -1, -1)
-        return replace(self, weights=(self.weights[0] @ basis, *self.weights[1:]), inputs=inputs)
-
-
-def draw(
-    seeds: Sequence[int],
-    widths: Sequence[int] = (20, 64, 5),
-    *,
-    dataset: str = "gaussian",
-    samples: int = 200,
-    bias: bool = False,
-    order: str = "weights_first",
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-) -> Problem:
-    """Draw the networks and data of many seeds.
-
-    One generator per seed draws, layer by layer, the weights and then the biases of the layer, both uniform in
-    ±1/√fan_in (the default of `torch.nn.Linear`), and the data: after the weights, or before them as in some of the
-    published scripts, which then also draw a test set of 50 samples. Numbers are drawn in float32 on the CPU and then
-    converted.
-
-    Args:
-        seeds: M different integers.
-        widths: d, the hidden widths, K.
-        dataset: "gaussian", "xor", "spheres" or "mnist".
-        samples: Number n of training samples.
-        bias: Whether layers have biases.
-        order: "weights_first" or "data_first".
-        dtype: Type of the returned tensors.
-        device: Device of the returned tensors.
-
-    Returns:
-        Problem with M networks, one for each seed.
-
-    Raises:
-        ValueError: If an argument is out of its range; the message names it.
-
-    >>> problem = draw([42])
-    >>> round(problem.weights[0].square().sum().item(), 6), round(problem.inputs[0, 0, 0].item(), 6)
-    (21.602316, -1.19489)
-    """
-    numbers = list(seeds) if isinstance(seeds, Iterable) else []
-    if not numbers or len(set(numbers)) < len(numbers) or any(seed != int(seed) for seed in numbers):
-        raise ValueError(f"seeds must be a list of at least one integer, each once, got {seeds}")
-    seeds = [int(seed) for seed in numbers]
-    if len(widths) < 2 or any(width < 1 or width != int(width) for width in widths):
-        raise ValueError(
-            f"widths must be two or more positive integers (inputs, hidden layers, classes), got {list(widths)}"
+        basis = vectors[:, values > values[0] * len(vectors) * torch.finfo(values.dtype).eps]
+        first = self.weights[0].double()
+        outside = first - first @ basis @ basis.mT
+        left_out = outside @ outside.mT
+        basis = basis.to(self.inputs)
+        return self._derive(
+            weights=(self.weights[0] @ basis, *self.weights[1:]),
+            inputs=(basis.mT @ self.inputs[0]).expand(len(self.inputs), -1, -1),
+            left_out=left_out if self.left_out is None else left_out + self.left_out,
         )
-    widths = [int(width) for width in widths]
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
-    if order not in ("weights_first", "data_first"):
-        raise ValueError(f"order must be 'weights_first' or 'data_first', got {order!r}")
 
-    def draw_parameters(generator: torch.Generator) -> list[Tensor]:
-        weights, biases = [], []
-        for fan_in, width in pairwise(widths):
-            weights.append(
-                torch.nn.init.kaiming_uniform_(torch.empty(width, fan_in), a=math.sqrt(5), generator=generator)
+
+def _brief(seeds: Sequence[int]) -> str:
+    """The seeds, or the first and last of many."""
+    return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]}, {seeds[1]}, …, {seeds[-1]}"
+
+
+def _expect(name: str, tensor: object, shape: tuple[int, ...], like: Tensor | None = None) -> None:
+    """Check that a tensor has the given shape, and dtype and device of another one; or that it may be such another."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(tensor).__name__}; as_problem takes other arrays")
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+    if like is None and tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {tensor.dtype}")
+    if like is not None and (tensor.dtype, tensor.device) != (like.dtype, like.device):
+        wanted, found = (f"{t.dtype} on {t.device}" for t in (like, tensor))
+        raise ValueError(f"{name} must be {wanted}, as inputs are, got {found}")
+
+
+def _check(problem: Problem) -> None:
+    """Check shapes, dtypes, devices and numbers of a problem's tensors, and that loss and activation are known."""
+    weights, biases, inputs, targets = problem.weights, problem.biases, problem.inputs, problem.targets
+    if not isinstance(inputs, Tensor) or inputs.dim() != 3 or 0 in inputs.shape:
+        got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(f"inputs must be a tensor of shape (M, d, n), none of them 0, got {got}")
+    networks, width, samples = inputs.shape
+    _expect("inputs", inputs, (networks, width, samples))
+    if not weights:
+        raise ValueError("weights must be at least one tensor, got none")
+    for layer, weight in enumerate(weights):
+        if not isinstance(weight, Tensor) or weight.dim() != 3 or weight.shape[1] == 0:
+            got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+            raise ValueError(f"weights[{layer}] must be a tensor of shape (M, out, in), none of them 0, got {got}")
+        _expect(f"weights[{layer}]", weight, (networks, weight.shape[1], width), inputs)
+        width = weight.shape[1]
+    if biases and len(biases) != len(weights):
+        raise ValueError(f"biases must be none, or one for each of the {len(weights)} layers, got {len(biases)}")
+    for layer, (bias, weight) in enumerate(zip(biases, weights, strict=False)):
+        _expect(f"biases[{layer}]", bias, (networks, weight.shape[1]), inputs)
+    _expect("targets", targets, (networks, width, samples), inputs)
+
+    names = [*(f"weights[{i}]" for i in range(len(weights))), *(f"biases[{i}]" for i in range(len(biases)))]
+    for name, tensor in zip([*names, "inputs", "targets"], [*weights, *biases, inputs, targets], strict=True):
+        if tensor.requires_grad:
+            raise ValueError(f"{name} must not require grad; pass a detached copy of it")
+        once = tensor[:1] if is_shared(tensor) else tensor
+        if not tensor.is_meta and not bool(once.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got {int((~once.isfinite()).sum())} values that are not")
+    if problem.origin.seeds is not None and len(problem.origin.seeds) != networks:
+        raise ValueError(f"origin must hold {networks} seeds, got {len(problem.origin.seeds)}")
+    _check_kind(problem)
+
+
+def _check_kind(problem: Problem) -> None:
+    """Check that loss and activation are known, and that targets are probabilities where cross-entropy needs them."""
+    activation_function(problem.activation)
+    if cross_entropy_weight(problem.loss) and not problem.targets.is_meta:
+        targets = problem.targets
+        if bool((targets < 0).any()) or not torch.allclose(targets.sum(1), torch.ones_like(targets[:, 0]), atol=1e-5):
+            raise ValueError(
+                "targets must be probabilities under cross-entropy, non-negative and with sum 1 over the classes; "
+                'for other targets take loss="mse"'
             )
-            if bias:
-                bound = 1 / math.sqrt(fan_in)
-                biases.append(torch.empty(width).uniform_(-bound, bound, generator=generator))
-        return weights + biases
-
-    def draw_data(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
-        inputs, labels = DATASETS[dataset](generator, count, widths[0], widths[-1])
-        return inputs.T, torch.nn.functional.one_hot(labels, widths[-1]).T
-
-    parameters, data = [], []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        if order == "weights_first":
-            parameters.append(draw_parameters(generator))
-            data.append(draw_data(generator, samples))
-        else:
-            data.append(draw_data(generator, samples))
-            if dataset != "mnist":  # of which nothing is drawn
-                draw_data(generator, TEST_SAMPLES)
-            parameters.append(draw_parameters(generator))
-
-    depth = len(widths) - 1
-    stacked = [torch.stack(tensors) for tensors in zip(*parameters, strict=True)]
-    inputs, targets = (torch.stack(tensors) for tensors in zip(*data, strict=True))
-    if dataset == "mnist":
-        inputs = inputs[:1].expand_as(inputs)
-    problem = Problem(tuple(stacked[:depth]), tuple(stacked[depth:]), inputs, targets, samples)
-    return problem.to(torch.float32).to(dtype, device)

@@ -1,37 +1,133 @@
-"""The files that make the environment say the same."""
+"""The files that make the environment say the same, and the core works in the smallest of them."""
 
+import ast
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from conslaw.paper.records import PROJECT
+PROJECT = Path(__file__).parents[1]
+EXTRAS = "matplotlib pandas mlxtend sklearn jupyterlab papermill nbformat nbconvert nbclient ipykernel IPython click distributed"
 
 
-def requirements():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    listed = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["test"]])
-    return project["requires-python"], {requirement.name: requirement.specifier for requirement in listed}
+def read(name):
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def project():
+    return tomllib.loads(read("pyproject.toml"))["project"]
+
+
+def requirements(extra):
+    """Names and bounds of what the project with this extra needs."""
+    optional = project()["optional-dependencies"]
+    listed = [*project()["dependencies"], *optional[extra]]
+    needed = {}
+    while listed:
+        requirement = Requirement(listed.pop())
+        if requirement.name == "conslaw":
+            listed += [entry for other in requirement.extras for entry in optional[other]]
+        else:
+            needed[requirement.name] = requirement.specifier
+    return needed
+
+
+def python(code, folder):
+    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, encoding="utf-8", check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 def test_conda_environment_equals_pyproject():
-    python, required = requirements()
-    entries = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
-    (of_pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
-    assert of_pip[0] == "--editable ."
-    listed = [entry for entry in entries if isinstance(entry, str)] + of_pip[1:]
-    conda = dict(re.fullmatch(r"([\w-]+)(.*)", entry).groups() for entry in listed)
+    entries = yaml.safe_load(read("environment.yml"))["dependencies"]
+    assert entries.pop() == {"pip": ["--editable ."]}
+    conda = dict(re.fullmatch(r"([\w-]+)(.*)", entry).groups() for entry in entries)
     conda["torch"] = conda.pop("pytorch")
     assert conda.pop("pip") == ""
-    assert conda.pop("python") == python
-    assert conda == {name: str(specifier) for name, specifier in required.items()}
+    assert conda.pop("python") == project()["requires-python"]
+    assert conda == {name: str(specifier) for name, specifier in requirements("test").items()}
+
+
+def test_test_environment_has_every_extra():
+    for extra in ("notebooks", "cluster"):
+        assert requirements(extra).items() <= requirements("test").items()
 
 
 def test_constraints_pin_what_is_required():
-    _, required = requirements()
-    pinned = dict(line.split("==") for line in (PROJECT / "constraints.txt").read_text().split())
+    pinned = dict(line.split("==") for line in read("constraints.txt").split())
     pinned = {name.lower(): version for name, version in pinned.items()}
     assert pinned["torch"] == "2.13.0"
-    for name, specifier in required.items():
+    for name, specifier in requirements("test").items():
         assert pinned[name] in specifier
+
+
+def test_versions_are_one():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["version"] == project()["version"]
+    assert python("import conslaw; print(conslaw.__version__)", PROJECT).strip() == project()["version"]
+    assert f"## {project()['version']} ({citation['date-released']})" in read("CHANGELOG.md")
+
+
+def test_pythons_are_those_tested():
+    tested = re.findall(r'"(3\.\d+)"', read(".github/workflows/tests.yml"))
+    named = [line.split(":: ")[-1] for line in project()["classifiers"] if ":: 3." in line]
+    assert tested == named
+    assert project()["requires-python"] == f">={named[0]}"
+
+
+def test_pre_commit_has_the_pinned_ruff():
+    (hooks,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert f"ruff=={hooks['rev'].removeprefix('v')}" in read("constraints.txt").split()
+
+
+def test_import_beside_a_folder_of_that_name(tmp_path):
+    (tmp_path / "conslaw").mkdir()  # as in the folder above a clone
+    python("from conslaw import draw", tmp_path)
+
+
+def test_core_needs_no_extra(tmp_path):
+    code = f"""
+import importlib, pkgutil, sys, warnings
+import conslaw
+for module in pkgutil.walk_packages(conslaw.__path__, "conslaw."):
+    if not module.name.startswith("conslaw.paper"):
+        importlib.import_module(module.name)
+loaded = set({EXTRAS.split()}) & set(sys.modules)
+assert not loaded, loaded
+sys.modules.update(dict.fromkeys({EXTRAS.split()}))  # as if they were not installed
+run = conslaw.gradient_descent(conslaw.draw([42]), [0.1], 2)
+assert run.drift.isfinite().all()
+try:
+    conslaw.draw([42], (784, 4, 10), n=500, dataset="mnist")
+except ModuleNotFoundError as error:
+    print(error)
+from conslaw.__main__ import main
+try:
+    main()
+except SystemExit as error:
+    print(error.code)
+"""
+    lines = python(code, tmp_path).splitlines()
+    assert len(lines) == 2
+    assert all("pip install 'conslaw[notebooks]'" in line for line in lines)
+
+
+FILES = [path for folder in ("conslaw", "tests", "benchmarks") for path in sorted((PROJECT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", [*FILES, PROJECT / "conftest.py"], ids=lambda path: str(path.relative_to(PROJECT)))
+def test_text_files_are_utf_8(path):
+    """Ruff holds it for `open`, not for methods of what it cannot tell to be a path."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            named = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+            texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+            binary = any(isinstance(text, str) and re.fullmatch("[rwax]b|b[rwax]", text) for text in texts)
+            opens = name in ("read_text", "write_text") or (name == "open" and not binary)
+            assert "encoding" in named or not (opens or named.get("text")), f"{path}:{node.lineno}"

@@ -96,14 +96,13 @@ def update_ledger() -> None:
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed cluster; default: one process per core.")
 def sweep_seeds(output, seeds, rates, steps, width, loss, activation, piece, scheduler) -> None:
     """Train the networks of many seeds and write one row per run to the CSV file OUTPUT."""
-    kind = {"loss": parse(loss), "activation": parse(activation)}
-    options = {"networks": {"widths": (20, width, 5)}, "options": kind}
+    networks = {"widths": (20, width, 5), "loss": parse(loss), "activation": parse(activation)}
     try:
         with NamedTemporaryFile(dir=output.resolve().parent):  # a folder that cannot be written is found out now
             pass
         with cluster(scheduler) as client:
             executor = client.get_executor() if client else None
-            runs = sweep(range(seeds), rates, steps, **options, executor=executor, piece=piece, progress="sweep")
+            runs = sweep(range(seeds), rates, steps, networks=networks, executor=executor, piece=piece, progress="sweep")
         records.replace_file(output.resolve(), runs.to_csv(index=False))
     except (ValueError, OSError, ModuleNotFoundError, BrokenExecutor) as error:
         raise click.ClickException(str(error)) from error

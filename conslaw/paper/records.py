@@ -2,38 +2,31 @@
 
 A notebook's record is figures/<name>.json (parameters, values, tolerances, provenance), .csv (one row per trained
 network), _published.csv (our numbers beside the published ones), .png and .svg. Runs with other than the default
-parameters go to figures/variants/ and never replace the paper's.
+parameters go to figures/variants/<name>/<parameters>/ and never replace the paper's, nor each other.
 """
 
-import ast
 import json
+import math
 import os
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
-import numpy as np
-import pandas as pd
-import scipy
-import torch
-from matplotlib.figure import Figure
+from conslaw.paper import parameters
+from conslaw.paper.comparison import compare
+from conslaw.paper.files import replace_file, replace_files
+from conslaw.paper.notebooks import PROJECT
+from conslaw.paper.provenance import provenance
 
-__all__ = [
-    "NOTEBOOKS",
-    "PROJECT",
-    "Record",
-    "default_parameters",
-    "figures_folder",
-    "read_record",
-    "records_folder",
-    "replace_file",
-]
+if TYPE_CHECKING:  # a command that only reads records need not wait for these
+    import pandas as pd
+    from matplotlib.figure import Figure
 
-PROJECT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = PROJECT / "notebooks"
+__all__ = ["Record", "figures_folder", "read_record", "records_folder", "variant_folder"]
+
 DIGITS = 10
+LARGEST_TOLERANCE = math.log(10)
 
 
 def figures_folder() -> Path:
@@ -41,66 +34,29 @@ def figures_folder() -> Path:
     return Path(os.environ.get("CONSLAW_FIGURES") or PROJECT / "figures")
 
 
-def replace_file(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name and rename it, so that the old one stays until the new one is complete.
+def variant_folder(name: str, values: Mapping[str, object]) -> Path:
+    """Return where a run belongs, as a path inside `figures_folder`.
 
     Args:
-        path: File to make or replace; its folder is made where missing.
-        content: What it shall hold.
-
-    Raises:
-        OSError: If the folder cannot be made or written; the message names it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-        try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OSError(f"cannot write {path.name} into the folder {path.parent}: {error.strerror or error}") from error
-
-
-def default_parameters(name: str) -> dict[str, object]:
-    """Read the parameters of a notebook and their defaults from its cell tagged "parameters".
-
-    Args:
-        name: Name of the notebook, without suffix.
+        name: Name of the notebook.
+        values: Those of its parameters that are not the defaults.
 
     Returns:
-        Values by name, in the order of the cell.
-
-    Raises:
-        ValueError: If there is no such notebook or it has no such cell.
+        variants/<name>/<parameters>, or the folder itself where nothing differs.
     """
-    path = NOTEBOOKS / f"{name}.ipynb"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb")))
-        raise ValueError(f"there is no notebook {name!r}; there are {known}")
-    # Read as plain JSON: every notebook's kernel comes by here, and nbformat takes two seconds to import.
-    for cell in json.loads(path.read_text())["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            source = "".join(cell["source"])
-            assignments = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
-            return {node.target.id: ast.literal_eval(node.value) for node in assignments}
-    raise ValueError(f"notebook {name!r} has no cell tagged 'parameters'")
+    return Path("variants", name, parameters.label(values)) if values else Path()
 
 
 def plain(value):
     """Turn tensors and arrays into lists and round floats to ten digits, which is what a record promises."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+    if hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value
 
 
@@ -111,49 +67,84 @@ class Record:
     """
 
     def __init__(self, name: str, namespace: Mapping[str, object]):
-        """Start a record.
+        """Start a record, and check the parameters of the run.
+
+        A run is the paper's where all parameters are at their defaults and, if there is a record already, at that
+        record's: a notebook whose defaults were edited makes a variant until `conslaw rebuild` runs it.
 
         Args:
             name: Name of the notebook.
             namespace: Its `globals()`, from which the current values of its parameters are taken.
 
         Raises:
-            ValueError: If there is no such notebook.
+            ValueError: If there is no such notebook, or a parameter is not what it takes; the message names it.
         """
-        defaults = default_parameters(name)
+        defaults = parameters.read_parameters(name)
+        if missing := [key for key in defaults if key not in namespace]:
+            raise ValueError(f"{name} has no value of {', '.join(missing)}; run its cell of parameters first")
         self.name = name
-        self.parameters = {key: namespace[key] for key in defaults}
-        self.is_default = plain(self.parameters) == plain(defaults)
-        self.folder = figures_folder() if self.is_default else figures_folder() / "variants"
+        self.parameters = parameters.check(name, {key: namespace[key] for key in defaults})
+        self.changed = parameters.changed(name, self.parameters)
+        present = figures_folder() / f"{name}.json"
+        if not self.changed and present.exists():
+            kept = read_record(name, present)["parameters"]
+            self.changed = {key: value for key, value in self.parameters.items() if kept.get(key) != plain(value)}
+        self.is_default = not self.changed
+        self.folder = figures_folder() / variant_folder(name, self.changed)
         self.values: dict[str, object] = {}
         self.tolerances: dict[str, float] = {}
-        self.comparisons: list[pd.DataFrame] = []
+        self.bounds: dict[str, float] = {}
+        self.comparisons: "list[pd.DataFrame]" = []
 
     def __setitem__(self, quantity: str, value: object) -> None:
         """Set a value: a number, a tensor or array, or lists and mappings of these."""
         self.values[quantity] = plain(value)
 
     def __getitem__(self, quantity: str):
-        """Return a value as it will be saved."""
-        return self.values[quantity]
+        """Return a value as it will be saved; nan where it is missing, which can be printed as a number."""
+        value = self.values[quantity]
+        return math.nan if value is None else value
 
     def approximate(self, tolerance: float, **quantities: object) -> None:
-        """Set values whose digits depend on the machine: of chaotic runs, or rounding errors.
+        """Set values whose digits depend on the machine, as those of chaotic runs.
 
         Args:
-            tolerance: Relative difference to allow between machines; other values are compared to a millionth.
-            **quantities: The values.
+            tolerance: Largest |ln(a/b)| of the values a and b of two machines: 0.1 for a tenth, ln 10 for an order of
+                magnitude, which is the most. Other values are compared to a millionth.
+            **quantities: The values. Zero agrees with nothing else: what may be zero needs a `bound`.
+
+        Raises:
+            ValueError: If the tolerance allows nothing or anything.
         """
+        if not 0 < tolerance <= LARGEST_TOLERANCE + 1e-9:
+            raise ValueError(f"tolerance must be above 0 and at most ln 10 = {LARGEST_TOLERANCE:.4f}, got {tolerance}")
+        self._state(self.tolerances, tolerance, quantities)
+
+    def bound(self, limit: float, **quantities: object) -> None:
+        """Set values that are nothing but rounding, or that only an upper bound is claimed of.
+
+        Args:
+            limit: What no value exceeds in size, on any machine.
+            **quantities: The values.
+
+        Raises:
+            ValueError: If the limit is not a positive number.
+        """
+        if not 0 < limit < math.inf:
+            raise ValueError(f"limit must be positive and finite, got {limit}")
+        self._state(self.bounds, limit, quantities)
+
+    def _state(self, statements: dict[str, float], number: float, quantities: Mapping[str, object]) -> None:
         for quantity, value in quantities.items():
             self[quantity] = value
-            self.tolerances[quantity] = tolerance
+            statements[quantity] = number
 
-    def compare(self, comparison: pd.DataFrame) -> None:
+    def compare(self, comparison: "pd.DataFrame") -> None:
         """Keep a comparison with published values; `tables.beside_published` makes it."""
         columns = ["quantity", "key", "published", "here", "rounding", "rounding_unit"]
         self.comparisons.append(comparison.reindex(columns=columns))
 
-    def figure(self, figure: Figure, suffix: str = "", formats: Sequence[str] = ("png", "svg")) -> None:
+    def figure(self, figure: "Figure", suffix: str = "", formats: Sequence[str] = ("png", "svg")) -> None:
         """Save a figure.
 
         Args:
@@ -161,6 +152,8 @@ class Record:
             suffix: For further figures of a notebook: the files are <name>_<suffix>.
             formats: Kinds of files.
         """
+        import matplotlib
+
         stem = f"{self.name}_{suffix}" if suffix else self.name
         for extension in formats:
             with tempfile.TemporaryFile() as file, matplotlib.rc_context({"svg.hashsalt": stem}):
@@ -170,30 +163,30 @@ class Record:
                 replace_file(self.folder / f"{stem}.{extension}", file.read())
             figure.set_layout_engine("none")  # the layout is found, which takes as long as drawing: the next keep it
 
-    def save(self, runs: pd.DataFrame | None = None) -> None:
-        """Write the numbers.
+    def save(self, runs: "pd.DataFrame | None" = None) -> None:
+        """Write the numbers, unless they all agree with those already there, which then stay to the last digit.
 
         Args:
             runs: One row per trained network; none where a notebook trains none.
         """
+        import pandas as pd
+
         content = {
             "notebook": self.name,
             "parameters": plain(self.parameters),
             "values": self.values,
             "tolerances": self.tolerances,
-            "provenance": {
-                "python": platform.python_version(),
-                "torch": torch.__version__.split("+")[0],
-                "numpy": np.__version__,
-                "scipy": scipy.__version__,
-            },
+            "bounds": self.bounds,
+            "provenance": provenance(),
         }
+        files = {Path(f"{self.name}.json"): json.dumps(content, indent=1, ensure_ascii=False) + "\n"}
         tables = {"": runs, "_published": pd.concat(self.comparisons) if self.comparisons else None}
         for suffix, table in tables.items():
             if table is not None:
-                text = table.to_csv(index=False, float_format=f"%.{DIGITS}g")
-                replace_file(self.folder / f"{self.name}{suffix}.csv", text)
-        replace_file(self.folder / f"{self.name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+                files[Path(f"{self.name}{suffix}.csv")] = table.to_csv(index=False, float_format=f"%.{DIGITS}g")
+        files = {file: text.encode() for file, text in files.items()}
+        if compare(files, self.folder).beyond:
+            replace_files({self.folder / file: text for file, text in files.items()})
 
 
 def records_folder() -> Path:
@@ -201,11 +194,12 @@ def records_folder() -> Path:
     return Path(os.environ.get("CONSLAW_RECORDS") or figures_folder())
 
 
-def read_record(name: str) -> dict:
+def read_record(name: str, path: Path | None = None) -> dict:
     """Read the record of a notebook's default run.
 
     Args:
         name: Name of the notebook.
+        path: Its file; by default in `records_folder`.
 
     Returns:
         Its JSON: notebook, parameters, values, provenance.
@@ -213,12 +207,12 @@ def read_record(name: str) -> dict:
     Raises:
         ValueError: If the record is missing or damaged; the message names the file and what to do.
     """
-    path = records_folder() / f"{name}.json"
+    path = path or records_folder() / f"{name}.json"
     try:
-        record = json.loads(path.read_text())
-        record["values"], record["parameters"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["values"], record["parameters"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"cannot read the record {path}; make it anew with `conslaw rebuild --force {name}`"
+            f"cannot read the record {path}; make it anew with `conslaw rebuild --force {name}` in a clone"
         ) from error
     return record

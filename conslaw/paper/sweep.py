@@ -38,8 +38,8 @@ def train_piece(
         seeds: M seeds.
         learning_rates: η, R of them.
         steps: T.
-        networks: Arguments of `draw`: widths, samples, ….
-        options: Arguments of `gradient_descent`: loss, activation, optimizer.
+        networks: Arguments of `draw`: widths, loss, activation, ….
+        options: Arguments of `gradient_descent`: optimizer.
         threads: Threads of torch in this process.
 
     Returns:
@@ -51,9 +51,7 @@ def train_piece(
         run = gradient_descent(draw(seeds, **networks), learning_rates, steps, record_every=steps, **options)
     finally:
         torch.set_num_threads(before)
-    names = {"loss": "cross_entropy", "activation": "relu", "optimizer": "gd"}  # and their defaults
-    kind = {name: options.get(name, default) for name, default in names.items()}
-    return run_table(run, list(seeds), dataset=networks.get("dataset", "gaussian"), **kind)
+    return run_table(run)
 
 
 def sweep(

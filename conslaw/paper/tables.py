@@ -1,5 +1,7 @@
 """Tables: one row per trained network, and our numbers beside the published ones."""
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 
@@ -10,55 +12,42 @@ from conslaw.training.trajectory import Trajectory
 __all__ = ["beside_published", "run_table"]
 
 
-def run_table(
-    trajectory: Trajectory,
-    seeds: list[int],
-    *,
-    loss: str | float,
-    activation: str | float = "relu",
-    dataset: str = "gaussian",
-    optimizer: str = "gd",
-    **columns,
-) -> pd.DataFrame:
-    """List the runs of a trajectory, one row each.
+def run_table(trajectory: Trajectory, **columns) -> pd.DataFrame:
+    """List the runs of a trajectory, one row each; what they are, the trajectory knows.
 
     Args:
         trajectory: R × M networks after training.
-        seeds: Their M seeds.
-        loss: Name or weight of the loss.
-        activation: Name or weight of the activation.
-        dataset: Name of the data set.
-        optimizer: Name of the optimizer.
         **columns: What was measured besides: numbers, or arrays that broadcast to (R, M).
 
     Returns:
         R·M rows with the columns dataset, n, dim, width, depth, activation, loss, optimizer, seed, eta, steps, dtype,
         drift, imbalance_sum, squared_weights, loss_final, energy_ratio, diverged_at, and the given ones. Drift is
         signed. With more than two layers, drift_1, drift_2, … and imbalance_sum_1, … stand for each pair of layers.
-        squared_weights is Σ‖W_l‖² at the start, loss_final the loss before the last update.
+        squared_weights is Σ‖W_l‖² at the start, loss_final the loss before the last update. The seed is missing where
+        weights were not drawn.
     """
-    problem = trajectory.problem
+    problem, optimizer, activation = trajectory.problem, trajectory.optimizer, trajectory.problem.activation
     rates = trajectory.learning_rates.numpy()
-    width = problem.weights[0].shape[1]
+    seeds = problem.origin.seeds or [None] * len(problem)
     common = {
-        "dataset": dataset,
+        "dataset": problem.origin.dataset,
         "n": problem.samples,
-        "dim": problem.inputs.shape[1],
-        "width": width,
-        "depth": trajectory.depth,
-        "activation": activation,
-        "loss": loss,
-        "optimizer": optimizer,
+        "dim": problem.widths[0],
+        "width": problem.widths[1],
+        "depth": problem.depth,
+        "activation": activation if isinstance(activation, str | Real) else "own",
+        "loss": problem.loss,
+        "optimizer": optimizer if isinstance(optimizer, str) else type(optimizer).__name__.lower(),
         "seed": np.array(seeds),
         "eta": rates,
         "steps": int(trajectory.times[-1]),
         "dtype": str(problem.inputs.dtype).removeprefix("torch."),
     }
-    pairs = range(trajectory.depth - 1)
+    pairs = range(problem.depth - 1)
     for name, values in (("drift", trajectory.drift), ("imbalance_sum", trajectory.imbalance_sum)):
         for pair in pairs:
             common[name if len(pairs) == 1 else f"{name}_{pair + 1}"] = values[..., pair].numpy()
-    common["squared_weights"] = trajectory.squared_norms[:, :, 0, : trajectory.depth].sum(2).numpy()
+    common["squared_weights"] = trajectory.squared_norms[:, :, 0, : problem.depth].sum(2).numpy()
     common["loss_final"] = trajectory.loss_before_last_update.numpy()
     common["energy_ratio"] = trajectory.energy_ratio.numpy()
     common["diverged_at"] = trajectory.diverged_at.numpy()

@@ -14,37 +14,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.networks import activation_function, backward, forward
+from conslaw.networks import backward, forward, network_outputs
 from conslaw.problems import Problem
 
 __all__ = ["MarginKernel", "correct_probability", "margin_kernel", "probabilities", "softmax_sharpness"]
 
 
-def probabilities(problem: Problem, activation: str | float = "relu") -> Tensor:
+def probabilities(problem: Problem) -> Tensor:
     """Softmax probabilities of every class and sample.
 
     Args:
         problem: M networks and their data.
-        activation: As in `gradient_descent`.
 
     Returns:
         p, shape (M, K, n).
     """
-    outputs = forward(problem.weights, problem.biases, problem.inputs, activation_function(activation))[0][-1]
-    return torch.softmax(outputs, 1)
+    return torch.softmax(network_outputs(problem), 1)
 
 
-def correct_probability(problem: Problem, activation: str | float = "relu") -> Tensor:
+def correct_probability(problem: Problem) -> Tensor:
     """Probability q_i of the true class of each sample.
 
     Args:
         problem: M networks and their data.
-        activation: As in `gradient_descent`.
 
     Returns:
         q, shape (M, n).
     """
-    return (probabilities(problem, activation) * problem.targets).sum(1)
+    return (probabilities(problem) * problem.targets).sum(1)
 
 
 def softmax_sharpness(probabilities: Tensor) -> Tensor:
@@ -95,12 +92,11 @@ class MarginKernel(NamedTuple):
         return top * self.weights.sum(1) / torch.einsum("mi,mij,mj->m", self.weights, kernel, self.weights)
 
 
-def margin_kernel(problem: Problem, activation: str | float = "relu") -> MarginKernel:
+def margin_kernel(problem: Problem) -> MarginKernel:
     """Compute the margins of every network, their weights in the gradient of cross-entropy, and their tangent kernel.
 
     Args:
         problem: M networks and their data.
-        activation: As in `gradient_descent`.
 
     Returns:
         The margins and their kernel.
@@ -108,7 +104,7 @@ def margin_kernel(problem: Problem, activation: str | float = "relu") -> MarginK
     Reference:
         Lyu & Li (2020) for the part of margins in homogeneous networks.
     """
-    sigma = activation_function(activation)
+    sigma = problem.sigma
     preactivations, activations = forward(problem.weights, problem.biases, problem.inputs, sigma)
     outputs, targets = preactivations[-1], problem.targets
     rivals = outputs.masked_fill(targets > 0, -torch.inf).argmax(1)

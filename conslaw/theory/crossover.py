@@ -131,21 +131,17 @@ class HessianModes(NamedTuple):
     """The published c_k = |δ| a_k² / Σ_j a_j², shape (M, P)."""
 
 
-def hessian_modes(
-    problem: Problem, loss: str | float = "cross_entropy", activation: str | float = "relu"
-) -> HessianModes:
+def hessian_modes(problem: Problem) -> HessianModes:
     """Compute what the published evaluation of the crossover formula takes from a network: its Hessian and gradient.
 
     Args:
         problem: M networks with one hidden layer and their data.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
 
     Returns:
         The modes.
     """
-    eigenvalues, eigenvectors = torch.linalg.eigh(dense_hessian(problem, loss, activation).matrix)
-    gradient = gradient_vector(problem, loss, activation)
+    eigenvalues, eigenvectors = torch.linalg.eigh(dense_hessian(problem).matrix)
+    gradient = gradient_vector(problem)
     imbalance = (layer_signs(problem) * gradient**2).sum(1)
     projections = torch.einsum("mp,mpk->mk", gradient, eigenvectors)
     return HessianModes(eigenvalues, eigenvectors, projections, projection_coefficients(projections, imbalance))
@@ -164,7 +160,7 @@ def layer_signs(problem: Problem) -> Tensor:
         ValueError: If the networks are deeper or have biases.
     """
     first, second = problem.two_layers()
-    return torch.cat([-torch.ones(first[0].numel()), torch.ones(second[0].numel())]).to(first)
+    return torch.cat([-torch.ones_like(first[0]).flatten(), torch.ones_like(second[0]).flatten()])
 
 
 def pair_coefficients(gradient: Tensor, eigenvectors: Tensor, signs: Tensor) -> Tensor:

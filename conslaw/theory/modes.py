@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conslaw.networks import activation_function, forward
+from conslaw.networks import forward
 from conslaw.problems import Problem
 
 __all__ = ["DataModes", "data_modes", "linear_modes"]
@@ -41,13 +41,12 @@ class DataModes(NamedTuple):
         return self.error * self.eigenvalues**2
 
 
-def data_modes(problem: Problem, activation: str | float = "linear") -> DataModes:
+def data_modes(problem: Problem) -> DataModes:
     """Compute the data modes and how far the networks are from solving each of them.
 
     Args:
-        problem: M networks with one hidden layer, without biases.
-        activation: As in `gradient_descent`. The effective map is W_eff = W_2 diag(share of samples with an open gate)
-            W_1; for linear networks W_2 W_1.
+        problem: M networks with one hidden layer, without biases. Their effective map is W_eff = W_2 diag(share of
+            samples with an open gate) W_1; of linear networks W_2 W_1.
 
     Returns:
         The modes.
@@ -60,7 +59,7 @@ def data_modes(problem: Problem, activation: str | float = "linear") -> DataMode
     """
     first, second = problem.two_layers()
     samples, classes = problem.samples, second.shape[1]
-    sigma = activation_function(activation)
+    sigma = problem.sigma
     preactivations, activations = forward(problem.weights, (), problem.inputs, sigma)
     slopes = sigma.gradient(torch.ones_like(preactivations[0]), preactivations[0], activations[1])
     effective = second @ (slopes.mean(2, keepdim=True) * first)

@@ -13,6 +13,7 @@ __all__ = [
     "PowerLaw",
     "bootstrap_exponent",
     "fit_power_law",
+    "fit_survivors",
     "local_slopes",
     "log_correlation",
     "mean_of_survivors",
@@ -70,13 +71,28 @@ def _kept(
 ) -> np.ndarray:
     """Which points `fit_power_law` uses."""
     # A window's end is often the grid point itself, computed in another way.
-    if not (x > 0).all():
-        raise ValueError(f"x must be positive, got {x[~(x > 0)]}")
+    usable = (x > 0) & np.isfinite(x)
+    if not usable.all():
+        raise ValueError(f"x must be positive and finite, got {x[~usable]}")
     inside = (x >= window[0] * (1 - 1e-12)) & (x <= window[1] * (1 + 1e-12))
     kept = inside & np.isfinite(y) & (y > threshold)
     if kept.sum() < 3:
         raise ValueError(f"a power law takes at least 3 points, got {kept.sum()} in the window {window}")
     return kept
+
+
+def fit_survivors(x, y, **window) -> PowerLaw:
+    """Fit the mean over the seeds that did not diverge, as the published scripts do.
+
+    Args:
+        x: Shape (N,).
+        y: Shape (N, seeds), NaN where a seed diverged.
+        **window: As in `fit_power_law`.
+
+    Returns:
+        The fit; `mean_of_survivors` tells how many seeds each of its points has.
+    """
+    return fit_power_law(x, mean_of_survivors(y)[0], **window)
 
 
 def local_slopes(x, y) -> np.ndarray:

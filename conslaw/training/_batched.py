@@ -1,133 +1,71 @@
-"""Some steps of gradient descent, or of another optimizer, of many networks at once in torch, and what is recorded."""
+"""Steps of many networks at once in torch, with any optimizer and on any device; nothing waits for the device."""
 
 from collections.abc import Sequence, Set
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from conslaw.laws import norms
-from conslaw.losses import loss_function
-from conslaw.networks import (
-    IDENTITY,
-    Activation,
-    Memory,
-    activation_function,
-    backward,
-    forward,
-    product,
-    weight_gradient,
-)
+from conslaw.networks import Workspace, loss_and_gradients
 from conslaw.problems import Problem
+from conslaw.training._steps import Steps
 from conslaw.training.optimizers import Optimizer
 
-__all__ = ["Steps", "loss_and_gradients", "take_steps"]
+__all__ = ["BatchedSteps"]
 
 
-class Steps(NamedTuple):
-    """What is recorded of J networks with P parameters in k consecutive steps, before the update of each; float64."""
+class BatchedSteps:
+    """J networks in training, see `Stepper`."""
 
-    losses: Tensor
-    """Shape (k, J)."""
-    squared_gradient_norms: Tensor
-    """Shape (k, J, P)."""
-    squared_norms: Tensor
-    """Of the parameters at those of the steps that are recorded, shape (τ, J, P)."""
-    squared_step_norms: Tensor | None = None
-    """Of the optimizer's directions u, where there was an update, shape (updates, J, P); None for gradient descent."""
-    alignments: Tensor | None = None
-    """⟨W, u⟩, as well."""
+    def __init__(self, networks: Problem, rates: Tensor, optimizer: Optimizer | None = None):
+        """Start.
 
+        Args:
+            networks: The networks and their data; their weights are changed in place.
+            rates: η, shape (J,).
+            optimizer: None for gradient descent, u = ∂L/∂W.
+        """
+        self.networks = networks
+        self._rates = rates.to(networks.inputs)
+        self._optimizer = optimizer
+        self._state = optimizer.start(networks.parameters) if optimizer else []
+        self._workspace = Workspace()
 
-def loss_and_gradients(
-    problem: Problem,
-    loss: str | float = "cross_entropy",
-    activation: str | float | Activation = "relu",
-    memory: Memory | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Compute the loss of every network and its gradient.
+    def advance(self, steps: range, updates: int, recorded: Set[int]) -> Steps:
+        """Take some steps, see `Stepper`."""
+        parameters, optimizer = self.networks.parameters, self._optimizer
+        factors = [-self._rates.view(-1, *[1] * (p.dim() - 1)) for p in parameters]
+        losses, gradient_norms, weight_norms, step_norms, alignments = [], [], [], [], []
+        for step in steps:
+            loss, gradients = loss_and_gradients(self.networks, self._workspace)
+            losses.append(loss)
+            gradient_norms.append(norms(gradients))
+            if step in recorded:
+                weight_norms.append(norms(parameters))
+            if step < steps.start + updates:
+                directions = gradients
+                if optimizer:
+                    directions = optimizer.directions(gradients, self._state, step)
+                    step_norms.append(norms(directions))
+                    alignments.append(_inner_products(parameters, directions))
+                for parameter, direction, factor in zip(parameters, directions, factors, strict=True):
+                    parameter.addcmul_(direction, factor)
+        nothing = self._rates.new_empty(0, len(self._rates), len(parameters), dtype=torch.float64)
+        return Steps(
+            torch.stack(losses).double(),
+            _squares(gradient_norms),
+            _squares(weight_norms) if weight_norms else nothing,
+            _squares(step_norms) if step_norms else None,
+            torch.stack(alignments).double() if alignments else None,
+        )
 
-    Args:
-        problem: M networks and their data.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`, or an `Activation`.
-        memory: A dictionary, empty at first, for calls with the same shapes to use the same memory. The next call then
-            overwrites the gradients.
-
-    Returns:
-        Loss (M,), and ∂L/∂ each of `problem.parameters`, in their order and shapes.
-    """
-    sigma, inputs = activation_function(activation), problem.inputs
-    # In a linear network the order of the products is free: W_L … W_1 first, and the samples once, not in every layer.
-    collapsed = sigma is IDENTITY and not problem.biases
-    preactivations, activations = forward(problem.weights, problem.biases, None if collapsed else inputs, sigma, memory)
-    outputs, kept = preactivations[-1], {} if memory is None else memory
-    if collapsed:
-        outputs = product(outputs, inputs, kept, "outputs", 0)
-    value, residual = loss_function(loss)(outputs, problem.targets, problem.samples)
-    if collapsed:
-        residual = product(residual, inputs.mT, kept, "residual", 0)
-    residuals = backward(problem.weights, preactivations, activations, residual, sigma, memory)
-    layers = enumerate(zip(residuals, activations, strict=True))
-    gradients = [weight_gradient(r, before, kept, "gradient", layer) for layer, (r, before) in layers]
-    return value, gradients + [r.sum(2) for r in residuals] if problem.biases else gradients
-
-
-def take_steps(
-    problem: Problem,
-    rates: Tensor,
-    steps: range,
-    updates: int,
-    recorded: Set[int],
-    loss: str | float,
-    activation: str | float,
-    optimizer: Optimizer | None,
-    memory: Memory,
-    state: list[Tensor],
-) -> Steps:
-    """Update the weights of J networks in place, W_l ← W_l − η u_l.
-
-    Args:
-        problem: The networks and their data.
-        rates: η, shape (J,).
-        steps: Numbers of the steps.
-        updates: How many of them, the first ones, end with an update.
-        recorded: At which of them norms are recorded.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
-        optimizer: None for gradient descent, u = ∂L/∂W.
-        memory: A dictionary, as in `loss_and_gradients`.
-        state: Of the optimizer; a list, empty at first.
-
-    Returns:
-        What is recorded.
-    """
-    negative_rates = -rates.to(problem.inputs)
-    factors = [negative_rates.view(-1, *[1] * (p.dim() - 1)) for p in problem.parameters]
-    values, gradient_norms, weight_norms, step_norms, products = [], [], [], [], []
-    for step in steps:
-        value, gradients = loss_and_gradients(problem, loss, activation, memory)
-        values.append(value)
-        gradient_norms.append(norms(gradients))
-        if step in recorded:
-            weight_norms.append(norms(problem.parameters))
-        if step < steps.start + updates:
-            directions = gradients
-            if optimizer:
-                directions = optimizer(gradients, state, step)
-                step_norms.append(norms(directions))
-                products.append(_inner_products(problem.parameters, directions))
-            for parameter, direction, factor in zip(problem.parameters, directions, factors, strict=True):
-                parameter.addcmul_(direction, factor)
-    return Steps(
-        torch.stack(values).double().cpu(),
-        _squares(gradient_norms),
-        _squares(weight_norms)
-        if weight_norms
-        else torch.empty(0, len(rates), len(problem.parameters), dtype=torch.float64),
-        _squares(step_norms) if step_norms else None,
-        torch.stack(products).double().cpu() if products else None,
-    )
+    def keep(self, survivors: Tensor) -> None:
+        """Go on with these networks only, see `Stepper`."""
+        self.networks = self.networks.select(survivors)
+        there = survivors.to(self._rates.device)
+        self._rates = self._rates[there]
+        self._state = [tensor[there] for tensor in self._state]
+        self._workspace = Workspace()
 
 
 def _inner_products(parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
@@ -138,5 +76,4 @@ def _inner_products(parameters: Sequence[Tensor], directions: Sequence[Tensor]) 
 
 def _squares(norms: list[list[Tensor]]) -> Tensor:
     """Square the norms (J,) of P parameters at several times, in float64 and all at once; shape (times, J, P)."""
-    stacked = torch.stack([torch.stack(at_one_time, 1) for at_one_time in norms])
-    return stacked.double().square().cpu()
+    return torch.stack([torch.stack(at_one_time, 1) for at_one_time in norms]).double().square()

@@ -7,24 +7,46 @@ network is flagged with its step and stops costing time.
 import math
 from collections.abc import Callable, Mapping
 from itertools import chain, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from conslaw.laws import add_left_out
 from conslaw.problems import Problem, is_shared
-from conslaw.training import _compiled as compiled
-from conslaw.training._batched import take_steps
+from conslaw.training._batched import BatchedSteps
+from conslaw.training._compiled import CompiledSteps
+from conslaw.training._steps import Stepper, Steps
 from conslaw.training.optimizers import Optimizer
 
-__all__ = ["Observable", "chunks", "descend"]
+__all__ = ["LARGEST", "Observable", "Recorded", "chunks", "descend"]
 
 Observable = Callable[[Problem], Tensor]
-"""A function of J networks in training, whose values (J, …) are recorded."""
+"""A function of J networks in training, whose values (J, …) are recorded. `runs` of these networks tells which of the
+R·M runs they are: networks that have diverged are no longer among them."""
 CACHE_BYTES = 2**21
 """Hidden activations of the networks that one thread works at, so that they stay in its core's cache."""
 BLOCK = 64
 """Most steps between two looks at whether a network has diverged. A look synchronises with a GPU, and so does an
 observation; nothing else does."""
+LARGEST = torch.finfo(torch.float32).max
+"""Largest loss and squared gradient norm of a network that has not diverged, in any precision: what is larger, the
+published runs could not hold, and no network comes back from there but dead."""
+
+
+class Recorded(NamedTuple):
+    """What is recorded of J runs, as the fields of `Trajectory` of the same names, each (J, …)."""
+
+    parameters: tuple[Tensor, ...]
+    loss: Tensor
+    squared_norms: Tensor
+    squared_gradient_norms: Tensor
+    squared_gradient_sums: Tensor
+    squared_step_sums: Tensor
+    alignment_sums: Tensor
+    loss_before_last_update: Tensor
+    diverged_at: Tensor
+    observed: dict[str, Tensor]
 
 
 def chunks(problem: Problem, runs: int) -> tuple[Tensor, ...]:
@@ -37,66 +59,66 @@ def chunks(problem: Problem, runs: int) -> tuple[Tensor, ...]:
     Returns:
         Numbers of the runs in each chunk.
     """
+    numbers = torch.arange(runs, device="cpu")
     if problem.inputs.device.type != "cpu":
-        return (torch.arange(runs),)
+        return (numbers,)
     hidden = sum(weight.shape[1] for weight in problem.weights[:-1])
     bytes_of_one = hidden * problem.inputs.shape[2] * problem.inputs.element_size()
     # Where inputs are shared, their product with many networks' weights at once is worth more than the cache.
     size = CACHE_BYTES * torch.get_num_threads() * (4 if is_shared(problem.inputs) else 1)
     rounds = max(1, math.ceil(runs * bytes_of_one / size))
     for_each_thread = math.ceil(runs / (rounds * torch.get_num_threads()))
-    return torch.arange(runs).split(for_each_thread * torch.get_num_threads())
+    return numbers.split(for_each_thread * torch.get_num_threads())
+
+
+def stepper(networks: Problem, rates: Tensor, optimizer: Optimizer | None) -> Stepper:
+    """Choose what trains these networks."""
+    if optimizer is None and CompiledSteps.takes(networks):
+        return CompiledSteps(networks, rates)
+    return BatchedSteps(networks, rates, optimizer)
 
 
 def descend(
-    problem: Problem,
+    networks: Problem,
     rates: Tensor,
     times: Tensor,
-    loss: str | float,
-    activation: str | float,
     optimizer: Optimizer | None,
     watched: Mapping[str, tuple[Observable, list[int]]],
     advance: Callable[[int], object],
-) -> tuple[list[Tensor], dict[str, Tensor], dict[str, Tensor]]:
+) -> Recorded:
     """Train J networks in place.
 
     Args:
-        problem: The networks and their data.
+        networks: The networks and their data.
         rates: η, shape (J,).
         times: Recorded times, ascending; the last is the number of updates.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
         optimizer: None for gradient descent.
         watched: Observables by name, and the times of each.
         advance: Function to call with the number of steps that networks have taken since its last call.
 
     Returns:
-        Final parameters, each (J, …); the recorded fields of `Trajectory`, each (J, …); the observables, likewise.
+        What is recorded.
     """
-    runs, steps, recorded = len(rates), int(times[-1]), set(times.tolist())
+    runs, steps, recorded, count = len(rates), int(times[-1]), set(times.tolist()), len(networks.parameters)
+    before, trained = networks, stepper(networks, rates, optimizer)
     losses = _missing(steps + 1, runs)
-    squared_gradient_norms = _missing(steps + 1, runs, len(problem.parameters))
-    squared_norms = _missing(len(times), runs, len(problem.parameters))
-    of_steps = steps if optimizer else 0
-    squared_step_norms, alignments = (_missing(of_steps, runs, len(problem.parameters)) for _ in range(2))
+    squared_gradient_norms = _missing(steps + 1, runs, count)
+    squared_norms = _missing(len(times), runs, count)
+    squared_step_norms, alignments = (_missing(steps if optimizer else 0, runs, count) for _ in range(2))
     observed: dict[str, Tensor] = {}
-    alive = torch.arange(runs)
-    taken, memory, state = 0, {}, []
-    in_torch = bool(optimizer) or not compiled.applies(problem, activation)
+    alive, taken = torch.arange(runs, device="cpu"), 0
 
     entries = {name: {time: entry for entry, time in enumerate(own)} for name, (_, own) in watched.items()}
     for start, stop in pairwise(sorted({*range(0, steps + 1, BLOCK), *chain(*entries.values()), steps + 1})):
         for name, (observable, own) in watched.items():
             if start in entries[name]:
-                values = observable(problem).double().cpu()
+                values = observable(trained.networks).double().cpu()
                 history = observed.setdefault(name, _missing(len(own), runs, *values.shape[1:]))
                 history[entries[name][start], alive] = values
         updates = min(stop, steps) - start
-        if in_torch:
-            options = (loss, activation, optimizer, memory, state)
-            block = take_steps(problem, rates[alive], range(start, stop), updates, recorded, *options)
-        else:
-            block = compiled.take_steps(problem, rates[alive], range(start, stop), updates, recorded, loss, activation)
+        block = Steps(
+            *(part if part is None else part.cpu() for part in trained.advance(range(start, stop), updates, recorded))
+        )
         losses[start:stop, alive] = block.losses
         squared_gradient_norms[start:stop, alive] = block.squared_gradient_norms
         following = slice(taken, taken + len(block.squared_norms))
@@ -107,17 +129,15 @@ def descend(
             alignments[start : start + updates, alive] = block.alignments
         advance((stop - start) * runs)
 
-        finite = losses[start:stop, alive].isfinite().all(0)
-        if not finite.all():
-            survivors = finite.nonzero().flatten()
-            alive, problem = alive[finite], problem.select(survivors)
-            state = [tensor[survivors] for tensor in state]
-            memory.clear()
+        sound = _is_sound(block.losses, block.squared_gradient_norms).all(0)
+        if not sound.all():
+            alive = alive[sound]
+            trained.keep(sound.nonzero().flatten())
         if len(alive) == 0:
             advance((steps + 1 - stop) * runs)
             break
 
-    broken = ~losses.isfinite()
+    broken = ~_is_sound(losses, squared_gradient_norms)
     dead = broken.cumsum(0) > 0
     losses[dead] = squared_gradient_norms[dead] = math.nan
     diverged = dead[-1].unsqueeze(1)
@@ -127,23 +147,29 @@ def descend(
     )
     squared_norms[dead[times]] = math.nan
     for name, history in observed.items():
-        history[dead[torch.tensor(watched[name][1])]] = math.nan
-    final = [_missing(runs, *parameter.shape[1:], dtype=parameter.dtype) for parameter in problem.parameters]
-    for end, parameter in zip(final, problem.parameters, strict=True):
+        history[dead[torch.tensor(watched[name][1], device="cpu")]] = math.nan
+    final = tuple(_missing(runs, *p.shape[1:], dtype=p.dtype) for p in before.parameters)
+    for end, parameter in zip(final, trained.networks.parameters, strict=True):
         end[alive] = parameter.cpu()
-    records = {
-        "loss": losses[times].mT,
-        "squared_norms": squared_norms.movedim(0, 1),
-        "squared_gradient_norms": squared_gradient_norms[times].movedim(0, 1),
-        "squared_gradient_sums": squared_gradient_sums,
-        "squared_step_sums": squared_step_sums if optimizer else squared_gradient_sums,
-        "alignment_sums": alignment_sums if optimizer else torch.full_like(alignment_sums, math.nan),
-        "loss_before_last_update": losses[-2],
-        "diverged_at": torch.where(broken.any(0), broken.int().argmax(0), -1),
-    }
-    return final, records, {name: history.movedim(0, 1) for name, history in observed.items()}
+    return Recorded(
+        parameters=final,
+        loss=losses[times].mT,
+        squared_norms=add_left_out(squared_norms, before).movedim(0, 1),
+        squared_gradient_norms=squared_gradient_norms[times].movedim(0, 1),
+        squared_gradient_sums=squared_gradient_sums,
+        squared_step_sums=squared_step_sums if optimizer else squared_gradient_sums,
+        alignment_sums=alignment_sums if optimizer else torch.full_like(alignment_sums, math.nan),
+        loss_before_last_update=losses[-2],
+        diverged_at=torch.where(broken.any(0), broken.int().argmax(0), -1),
+        observed={name: history.movedim(0, 1) for name, history in observed.items()},
+    )
+
+
+def _is_sound(losses: Tensor, squared_gradient_norms: Tensor) -> Tensor:
+    """Tell where loss (…,) and squared gradient norms (…, P) are numbers that float32 could hold."""
+    return (losses <= LARGEST) & (squared_gradient_norms.sum(-1) <= LARGEST)
 
 
 def _missing(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return a tensor to be filled in; what is not, is NaN."""
-    return torch.full(shape, math.nan, dtype=dtype)
+    return torch.full(shape, math.nan, dtype=dtype, device="cpu")

@@ -1,256 +1,108 @@
-"""Gradient descent of small networks, compiled: a thread trains one network whose activations stay in its core's cache.
+"""Steps of small networks on a CPU, compiled; each network is trained by itself.
 
-The same as the steps in torch (`steps`), to rounding. There, all networks take each operation together, which moves
-every activation through memory several times a step.
+In `_batched` all networks take each operation together, which moves every activation through memory several times a
+step.
 """
 
-import math
-from collections.abc import Set
+import warnings
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from conslaw.losses import cross_entropy_weight
-from conslaw.networks import activation_function
 from conslaw.problems import Problem
-from conslaw.training._batched import Steps
+from conslaw.training._steps import Steps
 
-__all__ = ["applies", "take_steps"]
+__all__ = ["CompiledSteps"]
 
 LARGEST_INPUTS = 2**18
 """Bytes of a network's inputs. Larger ones, such as MNIST's, which all networks share, are left to torch."""
 
-# A compiled function is kept on disk, and lets other threads run. Products may be fused with sums, and in sums over
-# samples the order is free; infinite and missing values stay what they are.
-FUSED, REORDERED = (
-    {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": flags}
-    for flags in ({"contract"}, {"contract", "reassoc", "nsz"})
-)
 
+class CompiledSteps:
+    """J networks in training by gradient descent, see `Stepper`."""
 
-def applies(problem: Problem, activation: str | float) -> bool:
-    """Tell whether networks can be trained here: float64 on a CPU, small inputs, no biases, piecewise linear.
+    def __init__(self, networks: Problem, rates: Tensor):
+        """Start.
 
-    Linear networks are left to torch, where the order of their products is free.
-    """
-    slope, inputs = activation_function(activation).slope, problem.inputs
-    return (
-        slope not in (None, 1)
-        and not problem.biases
-        and len(problem.weights) > 1
-        and inputs.device.type == "cpu"
-        and inputs.dtype == torch.float64
-        and inputs[0].numel() * inputs.element_size() <= LARGEST_INPUTS
-    )
+        Args:
+            networks: Networks that this `takes`; their weights are changed in place.
+            rates: η, shape (J,), float64.
+        """
+        self.networks, self._rates = networks, rates
+        self._inputs, self._targets = networks.inputs.contiguous(), networks.targets.contiguous()
 
+    @staticmethod
+    def takes(networks: Problem) -> bool:
+        """Tell whether networks can be trained here: float64 on a CPU, small inputs, no biases, piecewise linear.
 
-def take_steps(
-    problem: Problem,
-    rates: Tensor,
-    steps: range,
-    updates: int,
-    recorded: Set[int],
-    loss: str | float,
-    activation: str | float,
-) -> Steps:
-    """Update the weights of J networks in place, W_l ← W_l − η ∂L/∂W_l, as `steps.take_steps` does.
+        Linear networks are left to torch, where the order of their products is free.
+        """
+        inputs = networks.inputs
+        return (
+            networks.sigma.slope not in (None, 1)
+            and not networks.biases
+            and networks.depth > 1
+            and inputs.device.type == "cpu"
+            and inputs.dtype == torch.float64
+            and inputs[0].numel() * inputs.element_size() <= LARGEST_INPUTS
+        )
 
-    Args:
-        problem: Networks for which this `applies`.
-        rates: η, shape (J,).
-        steps: Numbers of the steps.
-        updates: How many of them, the first ones, end with an update.
-        recorded: At which of them norms are recorded.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
+    def advance(self, steps: range, updates: int, recorded: Set[int]) -> Steps:
+        """Take some steps, see `Stepper`."""
+        networks, weights = self.networks, self.networks.weights
+        sizes = [weight[0].numel() for weight in weights]
+        parameters = torch.cat([weight.flatten(1) for weight in weights], 1)
+        widths = np.array([self._inputs.shape[1], *(weight.shape[1] for weight in weights)])
+        losses = parameters.new_empty(len(parameters), len(steps))
+        squares = parameters.new_empty(len(parameters), len(steps), 2, len(sizes))
+        arrays = (parameters, self._inputs, self._targets, self._rates, losses, squares)
+        options = (widths, updates, networks.sigma.slope, networks.entropy_weight, networks.samples)
 
-    Returns:
-        What is recorded.
-    """
-    sizes, slope = [weight[0].numel() for weight in problem.weights], activation_function(activation).slope
-    parameters = torch.cat([weight.flatten(1) for weight in problem.weights], 1)
-    inputs, targets = problem.inputs.contiguous(), problem.targets.contiguous()
-    widths = np.array([inputs.shape[1], *(weight.shape[1] for weight in problem.weights)])
-    losses = torch.empty(len(rates), len(steps), dtype=torch.float64)
-    squares = torch.empty(len(rates), len(steps), 2, len(sizes), dtype=torch.float64)
+        def train(part: slice) -> None:
+            _call(*(array[part].numpy() for array in arrays), *options)
 
-    def train(part: slice) -> None:
-        arrays = (x[part].numpy() for x in (parameters, inputs, targets, rates, losses, squares))
-        _train(*arrays, widths, updates, slope, cross_entropy_weight(loss), problem.samples)
-
-    threads = min(len(rates), torch.get_num_threads())
-    ends = [len(rates) * thread // threads for thread in range(threads + 1)]
-    parts = [slice(*part) for part in pairwise(ends)]
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(train, parts))
-    else:
-        train(*parts)
-    for weight, trained in zip(problem.weights, parameters.split(sizes, 1), strict=True):
-        weight.copy_(trained.view_as(weight))
-    gradients, weights = squares.transpose(0, 1).unbind(2)
-    return Steps(losses.mT, gradients, weights[[step in recorded for step in steps]])
-
-
-@njit(**REORDERED)
-def _train(parameters, inputs, targets, rates, losses, squares, widths, updates, slope, entropy_weight, samples):
-    """Train networks one after another, in the same memory."""
-    shape = (widths[1:].sum(), inputs.shape[2])
-    activations, residuals = np.empty(shape), np.empty(shape)
-    gradient = np.empty_like(parameters[0])
-    for j in range(len(parameters)):
-        x, y, parameter, rate = inputs[j], targets[j], parameters[j], rates[j]
-        for step in range(losses.shape[1]):
-            losses[j, step] = _loss_and_gradient(
-                parameter, x, y, widths, slope, entropy_weight, samples, activations, residuals, gradient
-            )
-            end = 0
-            for layer in range(len(widths) - 1):
-                start, end = end, end + widths[layer + 1] * widths[layer]
-                of_gradient = of_weight = 0.0
-                for p in range(start, end):
-                    of_gradient += gradient[p] * gradient[p]
-                    of_weight += parameter[p] * parameter[p]
-                squares[j, step, 0, layer], squares[j, step, 1, layer] = of_gradient, of_weight
-            if step < updates:
-                for p in range(len(parameter)):
-                    parameter[p] -= rate * gradient[p]
-
-
-@njit(**REORDERED)
-def _loss_and_gradient(
-    parameter, inputs, targets, widths, slope, entropy_weight, samples, activations, residuals, gradient
-):
-    """Compute both, the latter into `gradient`: W_1 … W_L are one after another there, as a_1 … f in `activations`."""
-    depth, rows = len(widths) - 1, len(activations)
-    before, row, at = inputs, 0, 0
-    for layer in range(depth):
-        outs, size = widths[layer + 1], widths[layer + 1] * widths[layer]
-        after = activations[row : row + outs]
-        _product(parameter[at : at + size].reshape(outs, widths[layer]), before, after)
-        if layer < depth - 1:
-            _activate(after, slope)
-        before, row, at = after, row + outs, at + size
-
-    residual = residuals[rows - widths[depth] :]
-    loss = _loss(before, targets, samples, entropy_weight, residual)
-    for layer in range(depth - 1, -1, -1):
-        ins, outs = widths[layer], widths[layer + 1]
-        row, at = row - outs, at - outs * ins
-        weight = parameter[at : at + outs * ins].reshape(outs, ins)
-        before = activations[row - ins : row] if layer else inputs
-        _product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
-        if layer:
-            of_layer_before = residuals[row - ins : row]
-            _product(weight.T, residual, of_layer_before)
-            _pass_back(of_layer_before, before, slope)
-            residual = of_layer_before
-    return loss
-
-
-@njit(**FUSED)
-def _product(a, b, out):
-    """Compute A B, two rows and four terms at a time; of an odd number of rows the last but one twice."""
-    rows, terms, columns = len(a), len(b), b.shape[1]
-    for first in range(0, rows, 2):
-        i = max(0, min(first, rows - 2))
-        j = min(i + 1, rows - 1)
-        rest = terms % 4
-        if rest == 0:  # the first four, which need no zeros to be added to
-            rest = 4
-            p0, p1, p2, p3 = a[i, 0], a[i, 1], a[i, 2], a[i, 3]
-            q0, q1, q2, q3 = a[j, 0], a[j, 1], a[j, 2], a[j, 3]
-            for c in range(columns):
-                b0, b1, b2, b3 = b[0, c], b[1, c], b[2, c], b[3, c]
-                p = p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
-                q = q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
-                out[i, c], out[j, c] = p, q
+        threads = min(len(parameters), torch.get_num_threads())
+        ends = [len(parameters) * thread // threads for thread in range(threads + 1)]
+        parts = [slice(*part) for part in pairwise(ends)]
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(train, parts))
         else:
-            for c in range(columns):
-                out[i, c], out[j, c] = a[i, 0] * b[0, c], a[j, 0] * b[0, c]
-            for k in range(1, rest):
-                p0, q0 = a[i, k], a[j, k]
-                for c in range(columns):
-                    p, q = out[i, c] + p0 * b[k, c], out[j, c] + q0 * b[k, c]
-                    out[i, c], out[j, c] = p, q
-        for k in range(rest, terms, 4):
-            p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-            q0, q1, q2, q3 = a[j, k], a[j, k + 1], a[j, k + 2], a[j, k + 3]
-            for c in range(columns):
-                b0, b1, b2, b3 = b[k, c], b[k + 1, c], b[k + 2, c], b[k + 3, c]
-                p = out[i, c] + p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
-                q = out[j, c] + q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
-                out[i, c], out[j, c] = p, q
+            train(*parts)
+        for weight, trained in zip(weights, parameters.split(sizes, 1), strict=True):
+            weight.copy_(trained.view_as(weight))
+        gradients, of_weights = squares.transpose(0, 1).unbind(2)
+        return Steps(losses.mT, gradients, of_weights[[step in recorded for step in steps]])
+
+    def keep(self, survivors: Tensor) -> None:
+        """Go on with these networks only, see `Stepper`."""
+        self.networks, self._rates = self.networks.select(survivors), self._rates[survivors]
+        self._inputs, self._targets = self._inputs[survivors], self._targets[survivors]
 
 
-@njit(**REORDERED)
-def _product_with_transposed(a, b, out):
-    """Compute A Bᵀ, two rows and four columns at a time; of an odd number of rows the last but one twice."""
-    rows, columns, terms = len(a), len(b), a.shape[1]
-    for first in range(0, rows, 2):
-        i = max(0, min(first, rows - 2))
-        j = min(i + 1, rows - 1)
-        c = 0
-        while c + 4 <= columns:
-            p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = 0.0
-            for k in range(terms):
-                p, q = a[i, k], a[j, k]
-                b0, b1, b2, b3 = b[c, k], b[c + 1, k], b[c + 2, k], b[c + 3, k]
-                p0, p1, p2, p3 = p0 + p * b0, p1 + p * b1, p2 + p * b2, p3 + p * b3
-                q0, q1, q2, q3 = q0 + q * b0, q1 + q * b1, q2 + q * b2, q3 + q * b3
-            out[i, c], out[i, c + 1], out[i, c + 2], out[i, c + 3] = p0, p1, p2, p3
-            out[j, c], out[j, c + 1], out[j, c + 2], out[j, c + 3] = q0, q1, q2, q3
-            c += 4
-        while c < columns:
-            p0 = q0 = 0.0
-            for k in range(terms):
-                p0, q0 = p0 + a[i, k] * b[c, k], q0 + a[j, k] * b[c, k]
-            out[i, c], out[j, c] = p0, q0
-            c += 1
+@cache
+def _kernel(cached: bool) -> Callable:
+    """The compiled kernel; numba is loaded here, as who trains nothing need not wait for it."""
+    from conslaw.training._kernel import compiled
+
+    return compiled(cached)
 
 
-@njit(**FUSED)
-def _activate(z, slope):
-    """Overwrite z by σ(z) = z σ'(z)."""
-    for i in range(len(z)):
-        for c in range(z.shape[1]):
-            z[i, c] = z[i, c] if z[i, c] > 0 else slope * z[i, c]
+_cache_is_usable = True
 
 
-@njit(**FUSED)
-def _pass_back(residual, activation, slope):
-    """Overwrite ∂L/∂σ(z) by ∂L/∂z, where σ(z) > 0 tells σ'(z)."""
-    for i in range(len(residual)):
-        for c in range(residual.shape[1]):
-            residual[i, c] = residual[i, c] if activation[i, c] > 0 else slope * residual[i, c]
-
-
-@njit(**FUSED)
-def _loss(outputs, targets, samples, entropy_weight, residual):
-    """Compute the loss, (1 − w)·squared error + w·cross-entropy, and ∂L/∂f."""
-    classes, columns = outputs.shape
-    loss = 0.0
-    for c in range(columns if entropy_weight > 0 else 0):
-        largest, total = outputs[0, c], 0.0
-        for k in range(1, classes):
-            largest = max(largest, outputs[k, c])
-        for k in range(classes):
-            residual[k, c] = math.exp(outputs[k, c] - largest)
-            total += residual[k, c]
-        weight = entropy_weight / samples
-        scale = weight / total
-        for k in range(classes):
-            loss -= weight * targets[k, c] * (outputs[k, c] - largest)
-            residual[k, c] = scale * residual[k, c] - weight * targets[k, c]
-        loss += weight * math.log(total)
-    scale = (1 - entropy_weight) / (samples * classes)
-    for k in range(classes if entropy_weight < 1 else 0):
-        for c in range(columns):
-            difference = outputs[k, c] - targets[k, c]
-            loss += scale * difference * difference
-            residual[k, c] = 2 * scale * difference + (residual[k, c] if entropy_weight > 0 else 0.0)
-    return loss
+def _call(*arguments) -> None:
+    """Train with the kernel that is kept on disk, or where that place is missing, full or damaged, with a fresh one."""
+    global _cache_is_usable
+    if _cache_is_usable:
+        try:
+            return _kernel(True)(*arguments)
+        except Exception as error:  # numba raises whatever the disk and pickle raise, before a step is taken
+            _cache_is_usable = False
+            warnings.warn(f"compiled anew, as numba's cache cannot be used: {error}", stacklevel=2)
+    return _kernel(False)(*arguments)

@@ -1,14 +1,15 @@
 """Gradient flow dW_l/dt = −∂L/∂W_l, the limit of small learning rates, in which C_l is conserved (Theorem 1)."""
 
+import math
+
 import numpy as np
 import scipy
 import torch
 from torch import Tensor
 
-from conslaw.laws import squared_norms
-from conslaw.networks import Memory
+from conslaw.laws import squared_norms, squared_parameter_norms
+from conslaw.networks import Workspace, loss_and_gradients
 from conslaw.problems import Problem
-from conslaw.training._batched import loss_and_gradients
 from conslaw.training.trajectory import Trajectory
 
 __all__ = ["gradient_flow"]
@@ -18,8 +19,6 @@ def gradient_flow(
     problem: Problem,
     duration: float,
     *,
-    loss: str | float = "cross_entropy",
-    activation: str | float = "relu",
     times: int = 101,
     tolerance: float = 1e-6,
 ) -> Trajectory:
@@ -29,10 +28,8 @@ def gradient_flow(
     order, so C_l is kept to the tolerance, not to rounding, and a method of higher order, DOP853, costs more.
 
     Args:
-        problem: M networks and their data, float64; integrated together, with common step sizes.
-        duration: End time, positive.
-        loss: As in `gradient_descent`.
-        activation: As in `gradient_descent`.
+        problem: M networks, their data and loss, float64; integrated together, with common step sizes.
+        duration: End time, positive and finite.
         times: Number of recorded times, equally spaced from 0 to the duration.
         tolerance: Relative tolerance of a step; the absolute one is a hundredth of it.
 
@@ -40,21 +37,26 @@ def gradient_flow(
         Trajectory with R = 1. Its learning rates and sums over steps are NaN: a flow has no steps.
 
     Raises:
-        ValueError: If `duration` is not positive, or `times` below 2.
+        ValueError: If `duration` is not positive and finite, `times` below 2, `tolerance` not positive, or a weight not
+            finite, as those of diverged networks are.
         RuntimeError: If the integration fails.
     """
-    if not duration > 0 or times < 2:
-        raise ValueError(f"duration must be positive and times at least 2, got {duration} and {times}")
-    memory: Memory = {}
+    if not 0 < duration < math.inf:
+        raise ValueError(f"duration must be positive and finite, got {duration}")
+    if times < 2 or not tolerance > 0:
+        raise ValueError(f"times must be at least 2 and tolerance positive, got {times} and {tolerance}")
+    if not all(bool(p.isfinite().all()) for p in problem.parameters):
+        raise ValueError("weights of the problem must be finite, got some that are not")
+    workspace = Workspace()
     shapes = [p.shape for p in problem.parameters]
     sizes = [p.numel() for p in problem.parameters]
 
     def networks(state: np.ndarray) -> Problem:
-        parts = torch.as_tensor(state).to(problem.inputs).split(sizes)
+        parts = torch.as_tensor(state, device="cpu").to(problem.inputs).split(sizes)
         return problem.with_parameters([part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
 
     def velocity(_: float, state: np.ndarray) -> np.ndarray:
-        _, gradients = loss_and_gradients(networks(state), loss, activation, memory)
+        _, gradients = loss_and_gradients(networks(state), workspace)
         return -torch.cat([g.flatten() for g in gradients]).double().cpu().numpy()
 
     start = torch.cat([p.flatten() for p in problem.parameters]).double().cpu().numpy()
@@ -68,12 +70,12 @@ def gradient_flow(
     losses, norms, gradient_norms = [], [], []
     for state in solution.y.T:
         at = networks(np.ascontiguousarray(state))
-        value, gradients = loss_and_gradients(at, loss, activation)
+        value, gradients = loss_and_gradients(at)
         losses.append(value.double().cpu())
-        norms.append(squared_norms(at.parameters).cpu())
+        norms.append(squared_parameter_norms(at).cpu())
         gradient_norms.append(squared_norms(gradients).cpu())
 
-    missing = torch.full((1, *norms[0].shape), torch.nan, dtype=torch.float64)
+    missing = torch.full((1, *norms[0].shape), torch.nan, dtype=torch.float64, device="cpu")
 
     def history(values: list[Tensor]) -> Tensor:
         return torch.stack(values, 1).unsqueeze(0)
@@ -81,7 +83,7 @@ def gradient_flow(
     return Trajectory(
         problem=problem,
         learning_rates=missing[..., 0],
-        times=torch.as_tensor(recorded),
+        times=torch.as_tensor(recorded, device="cpu"),
         parameters=tuple(p.unsqueeze(0).cpu() for p in at.parameters),
         loss=history(losses),
         squared_norms=history(norms),
@@ -90,5 +92,6 @@ def gradient_flow(
         squared_step_sums=missing,
         alignment_sums=missing,
         loss_before_last_update=missing[..., 0],
-        diverged_at=torch.full(missing.shape[:2], -1),
+        diverged_at=torch.full(missing.shape[:2], -1, device="cpu"),
+        optimizer="flow",
     )

@@ -9,17 +9,24 @@ have no such law.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 __all__ = ["Adam", "Momentum", "Optimizer", "optimizer_function"]
 
-Optimizer = Callable[[list[Tensor], list[Tensor], int], list[Tensor]]
-"""Function from the gradients, a state (a list, empty at first, of tensors (M, …) that the function fills and updates)
-and the number of earlier steps to the directions u."""
+
+class Optimizer(Protocol):
+    """What step is made of the gradients. Two methods are all, so that users can bring their own."""
+
+    def start(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return the state before the first step: tensors (M, …) for M networks with these parameters (M, …)."""
+
+    def directions(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+        """Return u from the gradients and the number of earlier steps, and update the state in place."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,12 @@ class Momentum:
         if not 0 <= self.factor < 1:
             raise ValueError(f"factor must be from 0 to below 1, got {self.factor}")
 
-    def __call__(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
-        """Return the directions, see `Optimizer`."""
-        if not state:
-            state.extend(torch.zeros_like(g) for g in gradients)
+    def start(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return velocities of zero, see `Optimizer`."""
+        return [torch.zeros_like(p) for p in parameters]
+
+    def directions(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+        """Return the velocities, see `Optimizer`."""
         for velocity, gradient in zip(state, gradients, strict=True):
             velocity.mul_(self.factor).add_(gradient)
         return state
@@ -70,11 +79,13 @@ class Adam:
                 f"decays must be from 0 to below 1 and epsilon positive, got {self.decays} and {self.epsilon}"
             )
 
-    def __call__(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
+    def start(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return means of zero of the gradients and of their squares, see `Optimizer`."""
+        return [torch.zeros_like(p) for p in [*parameters, *parameters]]
+
+    def directions(self, gradients: list[Tensor], state: list[Tensor], step: int) -> list[Tensor]:
         """Return the directions, see `Optimizer`."""
         first, second = self.decays
-        if not state:
-            state.extend(torch.zeros_like(g) for g in [*gradients, *gradients])
         means, squares = state[: len(gradients)], state[len(gradients) :]
         for mean, square, gradient in zip(means, squares, gradients, strict=True):
             mean.lerp_(gradient, 1 - first)
@@ -99,6 +110,8 @@ def optimizer_function(optimizer: str | Optimizer) -> Optimizer | None:
         ValueError: If `optimizer` is none of these.
     """
     named = {"gd": None, "momentum": Momentum(), "adam": Adam()}
-    if isinstance(optimizer, str) and optimizer not in named:
-        raise ValueError(f"optimizer must be one of {', '.join(named)} or a function, got {optimizer!r}")
-    return named[optimizer] if isinstance(optimizer, str) else optimizer
+    if isinstance(optimizer, str) and optimizer in named:
+        return named[optimizer]
+    if not (hasattr(optimizer, "start") and hasattr(optimizer, "directions")):
+        raise ValueError(f"optimizer must be one of {', '.join(named)} or an Optimizer, got {optimizer!r}")
+    return optimizer

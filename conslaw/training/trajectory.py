@@ -6,6 +6,7 @@ from torch import Tensor
 
 from conslaw.laws import gradient_imbalance
 from conslaw.problems import Problem
+from conslaw.training.optimizers import Optimizer
 
 __all__ = ["Trajectory"]
 
@@ -45,9 +46,20 @@ class Trajectory:
     loss_before_last_update: Tensor
     """Loss at step T − 1, which the paper calls final, shape (R, M)."""
     diverged_at: Tensor
-    """First step at which the loss was not finite, −1 for none, shape (R, M), int64."""
+    """First step at which the loss or a squared gradient norm was not finite, or larger than float32 can hold, whatever
+    the precision; −1 for none, shape (R, M), int64."""
+    optimizer: str | Optimizer = "gd"
+    """What made the steps: "gd", "momentum", "adam" or an `Optimizer`; "flow" where there are none."""
     observed: dict[str, Tensor] = field(default_factory=dict)
     """What each observable returned, shape (R, M, τ, …), or at its own times instead of the recorded ones."""
+
+    @property
+    def dead(self) -> Tensor:
+        """Which runs end without a gradient and with a loss, as those whose units are all off, shape (R, M), bool.
+
+        A network that blows up, not far enough to count as diverged, may end so: its drift is that of the blow-up.
+        """
+        return (self.squared_gradient_norms[:, :, -1] == 0).all(2) & (self.loss[:, :, -1] > 0)
 
     def networks(self, rate: int = -1) -> Problem:
         """Return the M trained networks with their data, on the problem's device.
