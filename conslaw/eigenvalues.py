@@ -162,7 +162,8 @@ def _orthogonalise(vector: Tensor, span: Tensor) -> Tensor:
 
 def _random(like: Tensor, seed: int = 0) -> Tensor:
     """Return one random unit vector (P,) from a fixed seed for each of M matrices, (M, P)."""
-    vector = torch.randn(like.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(like)
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.randn(like.shape[1], generator=generator, dtype=torch.float64, device="cpu").to(like)
     return (vector / vector.norm()).expand_as(like)
 
 

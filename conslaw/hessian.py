@@ -109,9 +109,8 @@ def dense_hessian(problem: Problem) -> DenseHessian:
     if not problem.biases:
         return DenseHessian(gauss_newton, residual_part)
     # So far the parameters are ordered [W_1 b_1], [W_2 b_2], …, each by rows.
-    places = [
-        torch.arange(starts[layer], starts[layer + 1]).view(-1, inner.shape[2]) for layer, inner in enumerate(inputs)
-    ]
+    every = torch.arange(starts[-1], device=outputs.device)
+    places = [every[starts[i] : starts[i + 1]].view(-1, inner.shape[2]) for i, inner in enumerate(inputs)]
     order = torch.cat([place[:, :-1].flatten() for place in places] + [place[:, -1] for place in places])
     return DenseHessian(*(matrix[:, order][:, :, order] for matrix in (gauss_newton, residual_part)))
 

@@ -90,6 +90,8 @@ class Problem:
     part of W_1 out; training does not move it. Its trace is what is missing in ‖W_1‖²."""
     runs: Tensor | None = field(init=False, default=None)
     """In training: which of the R·M runs these networks are, int64, ascending, on the CPU."""
+    step: int | None = field(init=False, default=None)
+    """In training: how many updates the networks have taken."""
 
     def __post_init__(self):
         """Check the tensors, and read off them what they say."""
@@ -202,16 +204,16 @@ class Problem:
             runs=None if self.runs is None else self.runs[index],
         )
 
-    def numbered(self, runs: Tensor) -> "Problem":
-        """Return the networks as the given ones (M,) of the runs of a training, see the field `runs`."""
-        return self._derive(runs=runs)
+    def in_training(self, runs: Tensor, step: int) -> "Problem":
+        """Return the networks as the given ones (M,) of the runs of a training after some steps."""
+        return self._derive(runs=runs, step=step)
 
     def places_in(self, earlier: Tensor | None) -> Tensor | None:
-        """Return where these networks are among those of an earlier look, whose `runs` were these; None if not all are.
+        """Return where these networks are among those of an earlier look, whose `runs` were these; None at the start.
 
         An observable that compares with its last call needs this: networks that diverge leave the batch.
         """
-        if earlier is None or self.runs is None or not bool(torch.isin(self.runs, earlier).all()):
+        if not self.step or earlier is None or not bool(torch.isin(self.runs, earlier).all()):
             return None
         return torch.searchsorted(earlier, self.runs)
 

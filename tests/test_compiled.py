@@ -1,5 +1,9 @@
 """The compiled steps against numpy and against those in torch."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conslaw import draw, gradient_descent
-from conslaw.training import _compiled as compiled
+from conslaw.training import _compiled, _kernel
+from conslaw.training._compiled import CompiledSteps
 
 FEW = st.integers(1, 9)
 
@@ -19,7 +24,7 @@ def both_ways(monkeypatch):
     def train(*arguments, **options):
         here = gradient_descent(*arguments, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(compiled, "applies", lambda *_: False)
+            patch.setattr(CompiledSteps, "takes", staticmethod(lambda _: False))
             return here, gradient_descent(*arguments, **options)
 
     return train
@@ -34,11 +39,11 @@ def test_products(rows, terms, columns, seed):
         random.normal(size=(terms, columns)),
         np.full((rows, columns), np.nan),
     )
-    compiled._product(a, b, out)
+    _kernel._product(a, b, out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
-    compiled._product(np.ascontiguousarray(a.T).T, b, out)
+    _kernel._product(np.ascontiguousarray(a.T).T, b, out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
-    compiled._product_with_transposed(a, np.ascontiguousarray(b.T), out)
+    _kernel._product_with_transposed(a, np.ascontiguousarray(b.T), out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
 
 
@@ -46,10 +51,10 @@ def test_products(rows, terms, columns, seed):
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", 0.3])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.4])
 def test_steps_are_those_in_torch(widths, activation, loss, both_ways):
-    problem = draw([1, 2, 3], widths)
-    assert compiled.applies(problem, activation)
+    problem = draw([1, 2, 3], widths, loss=loss, activation=activation)
+    assert CompiledSteps.takes(problem)
     observe = {"last layer": lambda networks: networks.weights[-1][:, 0]}
-    options = {"loss": loss, "activation": activation, "record_every": 7, "record_at": [64, 65], "observe": observe}
+    options = {"record_every": 7, "record_at": [64, 65], "observe": observe}
     here, there = both_ways(problem, [0.01, 0.05], 150, **options)
     assert torch.equal(here.times, there.times)
     for name in ("loss", "squared_norms", "squared_gradient_norms", "squared_gradient_sums"):
@@ -71,8 +76,8 @@ def test_one_network_with_several_learning_rates_is_left_alone(both_ways):
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 def test_divergence_is_that_in_torch(loss, both_ways):
-    problem, rates = draw([1, 2, 3]), [0.1, 1e3, 1e150]
-    here, there = both_ways(problem, rates, 300, loss=loss)
+    problem, rates = draw([1, 2, 3], loss=loss), [0.1, 1e3, 1e150]
+    here, there = both_ways(problem, rates, 300)
     assert (here.diverged_at[0] == -1).all()
     assert (here.diverged_at[2] >= 0).all()
     # The step may differ by one, as torch divides the sum of the losses of all samples, which is infinite earlier.
@@ -94,9 +99,64 @@ def test_threads_change_nothing():
 
 def test_what_is_left_to_torch():
     problem = draw([1, 2])
-    assert not compiled.applies(problem, "tanh")
-    assert not compiled.applies(problem, "linear")
-    assert not compiled.applies(problem.to(torch.float32), "relu")
-    assert not compiled.applies(draw([1, 2], bias=True), "relu")
-    assert not compiled.applies(draw([1, 2], (20, 5)), "relu")
-    assert not compiled.applies(draw([1, 2], samples=2000), "relu")
+    assert CompiledSteps.takes(problem)
+    assert not CompiledSteps.takes(problem.under(activation="tanh"))
+    assert not CompiledSteps.takes(problem.under(activation="linear"))
+    assert not CompiledSteps.takes(problem.to("float32"))
+    assert not CompiledSteps.takes(draw([1, 2], bias=True))
+    assert not CompiledSteps.takes(draw([1, 2], (20, 5)))
+    assert not CompiledSteps.takes(draw([1, 2], samples=2000))
+
+
+TRAIN = """
+import warnings
+import conslaw
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    run = conslaw.gradient_descent(conslaw.draw([42], (20, 8, 5)), 0.1, 3)
+print(run.drift.item(), len([w for w in caught if "cache" in str(w.message)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def train_elsewhere(tmp_path_factory):
+    """Train in another process whose compilation cache is in a given folder; return the drift, and the warnings."""
+
+    def train(folder):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=True
+        )
+        drift, warned = done.stdout.split()
+        return float(drift), int(warned)
+
+    return train
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_a_truncated_cache_costs_time_and_nothing_else(tmp_path, train_elsewhere):
+    expected = pytest.approx(gradient_descent(draw([42], (20, 8, 5)), 0.1, 3).drift.item())
+    assert train_elsewhere(tmp_path) == (expected, 0)
+    for path in tmp_path.rglob("*.nb*"):
+        path.write_bytes(path.read_bytes()[:20])
+    assert train_elsewhere(tmp_path) == (expected, 1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cannot cache"), OSError(28, "No space left on device")])
+def test_no_place_for_a_cache(error, monkeypatch):
+    fresh, calls = _compiled._kernel, []
+
+    def without_place(cached):
+        calls.append(cached)
+        if cached:
+            raise error
+        return fresh(False)
+
+    monkeypatch.setattr(_compiled, "_kernel", without_place)
+    monkeypatch.setattr(_compiled, "_cache_is_usable", True)
+    problem = draw([42], (20, 8, 5))
+    with pytest.warns(UserWarning, match="numba's cache cannot be used"):
+        run = gradient_descent(problem, 0.1, 70)
+    assert calls == [True, False, False]  # asked once, not at every block of steps
+    monkeypatch.undo()
+    torch.testing.assert_close(run.drift, gradient_descent(problem, 0.1, 70).drift)

@@ -6,17 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conslaw import (
-    correct_probability,
-    dense_hessian,
-    draw,
-    gradient_descent,
-    gradient_vector,
-    margin_kernel,
-    networks_at,
-    sharpness,
-    softmax_sharpness,
-)
+from conslaw import dense_hessian, draw, gradient_descent, gradient_vector, networks_at, sharpness
+from conslaw.theory.compression import correct_probability, margin_kernel, softmax_sharpness
 
 SEEDS = [42, 137, 256]
 

@@ -1,30 +1,25 @@
 """The spectral formulas against explicit sums, exact quadratic dynamics, and published values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conslaw import (
-    SwitchObserver,
+from conslaw import dense_hessian, draw, gradient_descent, gradient_vector, loss_and_gradients
+from conslaw.theory.crossover import (
     crossover_sum,
-    data_modes,
-    dense_hessian,
-    draw,
-    first_preactivations,
-    frozen_gate_sum,
-    gradient_descent,
-    gradient_vector,
+    geometric_sum,
+    hessian_modes,
     layer_signs,
-    linear_modes,
-    loss_and_gradients,
     pair_coefficients,
     pair_sum,
-    projection_coefficients,
     published_crossover_sum,
 )
-from conslaw.theory.crossover import geometric_sum
+from conslaw.theory.modes import data_modes, linear_modes
+from conslaw.theory.switching import SwitchObserver, first_preactivations, frozen_gate_sum
 
 SEEDS = [42, 137, 256]
 
@@ -103,12 +98,14 @@ def test_published_predictions():
             [2.79725, 41.6344, 530.783],
         ],
     }
-    problem = draw(SEEDS)
     for (loss, activation), expected in published.items():
-        values, vectors = torch.linalg.eigh(dense_hessian(problem, loss, activation).matrix)
-        gradient, signs = gradient_vector(problem, loss, activation), layer_signs(problem)
-        imbalance = (signs * gradient**2).sum(1)
-        coefficients = projection_coefficients(torch.einsum("mp,mpk->mk", gradient, vectors), imbalance)
+        problem = draw(SEEDS, loss=loss, activation=activation)
+        values, vectors, projections, coefficients = hessian_modes(problem)
+        gradient = gradient_vector(problem)
+        torch.testing.assert_close(projections.square().sum(1), gradient.square().sum(1), rtol=1e-11, atol=0)
+        mode = (dense_hessian(problem).matrix @ vectors - vectors * values.unsqueeze(1)).abs().max()
+        assert mode < 1e-12 * values.max()
+        imbalance = (layer_signs(problem) * gradient**2).sum(1)
         torch.testing.assert_close(coefficients.sum(1), imbalance, rtol=1e-12, atol=0)
         predicted = published_crossover_sum(rates, values, coefficients, 2000)
         for row, numbers in zip(predicted, expected, strict=False):
@@ -120,29 +117,30 @@ def test_published_predictions():
 
 
 def test_kernel_prediction_is_within_6_percent():
-    problem, rates = draw(SEEDS), [1e-3, 1e-2, 3e-2]
+    rates = [1e-3, 1e-2, 3e-2]
     for activation in ("linear", "relu"):
-        values, vectors = torch.linalg.eigh(dense_hessian(problem, "mse", activation).gauss_newton)
-        pairs = pair_coefficients(gradient_vector(problem, "mse", activation), vectors, layer_signs(problem))
-        measured = gradient_descent(problem, rates, 1000, loss="mse", activation=activation).imbalance_sum[..., 0]
+        problem = draw(SEEDS, loss="mse", activation=activation)
+        values, vectors = torch.linalg.eigh(dense_hessian(problem).gauss_newton)
+        pairs = pair_coefficients(gradient_vector(problem), vectors, layer_signs(problem))
+        measured = gradient_descent(problem, rates, 1000).imbalance_sum[..., 0]
         assert (pair_sum(rates, values, pairs, 1000) / measured - 1).abs().max() < 0.06
 
 
 def test_linear_modes():
-    problem, rates = draw(SEEDS), [1e-4, 1e-2, 0.1]
+    problem, rates = draw(SEEDS, loss="mse", activation="linear"), [1e-4, 1e-2, 0.1]
     for data in (problem, problem.reduced()):
         decay, coefficients = linear_modes(data)
         assert decay.shape == coefficients.shape == (3, 100)
         predicted = crossover_sum(rates, decay, coefficients, 2000)
-        measured = gradient_descent(problem.reduced(), rates, 2000, loss="mse", activation="linear").imbalance_sum
+        measured = gradient_descent(problem, rates, 2000).imbalance_sum
         error = (predicted.mean(1) / measured[..., 0].mean(1) - 1).numpy()
         np.testing.assert_allclose(error, [-0.042, -0.037, -0.029], atol=1e-3)  # as recomputed independently
 
 
 def test_linear_modes_are_exact_for_one_input_and_aligned_weights():
-    problem = draw([1], (1, 4, 1), samples=8)
+    problem = draw([1], (1, 4, 1), samples=8, loss="mse", activation="linear")
     rates, coefficients = linear_modes(problem)
-    gradients = loss_and_gradients(problem, "mse", "linear")[1]
+    gradients = loss_and_gradients(problem)[1]
     imbalance = gradients[1].square().sum() - gradients[0].square().sum()
     torch.testing.assert_close(coefficients.sum(), imbalance, rtol=1e-12, atol=0)
     moment, strength = problem.inputs.square().mean(), sum(w.square().sum() for w in problem.weights)
@@ -150,7 +148,7 @@ def test_linear_modes_are_exact_for_one_input_and_aligned_weights():
 
 
 def test_data_modes():
-    problem = draw(SEEDS)
+    problem = draw(SEEDS, loss="mse", activation="linear")
     modes = data_modes(problem)
     np.testing.assert_allclose(
         modes.eigenvalues[0, :6], [25.5075, 20.4491, 16.2769, 11.1379, 10.5982, 1.44717], rtol=1e-5
@@ -161,7 +159,7 @@ def test_data_modes():
     )
     right = modes.coefficients / modes.coefficients.sum(1, keepdim=True)
     np.testing.assert_allclose(right[0, :5], [0.801, 0.104, 0.025, 0.028, 0.036], atol=6e-4)
-    gradients = loss_and_gradients(problem, "mse", "linear")[1]
+    gradients = loss_and_gradients(problem)[1]
     # With the right target the coefficients are the squared gradient of the effective map; ‖g_1‖² splits exactly.
     effective = problem.weights[1] @ problem.weights[0]
     residual = (effective @ problem.inputs - problem.targets) @ problem.inputs.mT * (2 / (200 * 5))
@@ -172,7 +170,7 @@ def test_data_modes():
 
 def test_effective_map_of_relu_networks_is_the_mean_of_the_gated_ones():
     problem = draw([1], (3, 4, 2), samples=10)
-    modes = data_modes(problem, "relu")
+    modes = data_modes(problem)
     gates = (first_preactivations(problem) > 0).double()[0]
     first, second = problem.weights[0][0], problem.weights[1][0]
     effective = sum(second @ torch.diag(gates[:, i]) @ first for i in range(10)) / 10
@@ -182,16 +180,15 @@ def test_effective_map_of_relu_networks_is_the_mean_of_the_gated_ones():
 
 
 def test_frozen_gates():
-    problem, rates = draw(SEEDS), [1e-3, 0.1]
-    measured = gradient_descent(problem, rates, 300, loss="mse").imbalance_sum[..., 0]
-    predicted = frozen_gate_sum(problem, rates, 300, loss="mse")
+    problem, rates = draw(SEEDS, loss="mse"), [1e-3, 0.1]
+    measured = gradient_descent(problem, rates, 300).imbalance_sum[..., 0]
+    predicted = frozen_gate_sum(problem, rates, 300)
     error = (predicted / measured - 1).abs()
     assert 1e-6 < error.max() < 0.03
     # Where every gate stays open nothing is frozen: all weights and inputs are positive, and the step is small.
-    positive = problem.with_parameters([w.abs() for w in problem.weights])
-    positive = type(problem)(positive.weights, (), problem.inputs.abs(), problem.targets, problem.samples)
-    measured = gradient_descent(positive, 1e-4, 20, loss="mse").imbalance_sum[..., 0]
-    torch.testing.assert_close(frozen_gate_sum(positive, [1e-4], 20, loss="mse"), measured, rtol=1e-10, atol=0)
+    positive = replace(problem, weights=[w.abs() for w in problem.weights], inputs=problem.inputs.abs())
+    measured = gradient_descent(positive, 1e-4, 20).imbalance_sum[..., 0]
+    torch.testing.assert_close(frozen_gate_sum(positive, [1e-4], 20), measured, rtol=1e-10, atol=0)
 
 
 def test_switches_are_counted():

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conslaw import bootstrap_exponent, fit_power_law, local_slopes, mean_of_survivors, seed_exponents
+from conslaw import fit_power_law
+from conslaw.theory.power_laws import (
+    bootstrap_exponent,
+    local_slopes,
+    mean_of_survivors,
+    seed_exponents,
+)
 
 X = np.geomspace(1e-4, 1, 9)
 

@@ -1,11 +1,27 @@
-"""Draws against published values, and against torch.nn.Linear with the global generator."""
+"""Problems: draws against published values and torch.nn.Linear, own arrays, and what no malformed problem gets past."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from conslaw import conserved_quantity, draw, gradient_descent
+from conslaw import (
+    Problem,
+    SharpnessObserver,
+    as_problem,
+    dense_hessian,
+    draw,
+    gradient_descent,
+    gradient_flow,
+    gradient_imbalance,
+    loss_and_gradients,
+    networks_at,
+)
 from conslaw.data import concentric_spheres, gaussian_mixture, xor
+from conslaw.laws import squared_norms
 from conslaw.problems import is_shared
 
 SEEDS = [42, 137, 256, 512, 1024]
@@ -28,7 +44,7 @@ def test_published_draws_of_seed_42():
     ],
 )
 def test_published_conserved_quantities(widths, bias, seeds, published):
-    initial = conserved_quantity(draw(seeds, widths, bias=bias).weights)
+    initial = gradient_imbalance(squared_norms(draw(seeds, widths, bias=bias).weights))
     torch.testing.assert_close(initial, torch.tensor(published, dtype=torch.float64), rtol=1e-6, atol=2e-6)
 
 
@@ -50,7 +66,7 @@ def test_same_as_linear_layers_and_the_global_generator(bias, order):
         layers, (inputs, labels) = network(), mixture(200)
     else:
         (inputs, labels), _, layers = mixture(200), mixture(50), network()
-    problem = draw([7], order=order, bias=bias, dtype=torch.float32)
+    problem = draw([7], order=order, bias=bias, dtype="float32")
     torch.testing.assert_close(problem.inputs[0].T, inputs, rtol=1e-6, atol=1e-6)
     assert torch.equal(problem.targets[0].argmax(0), labels)
     for layer, weight in zip(layers, problem.weights, strict=True):
@@ -79,8 +95,8 @@ def test_data_sets():
 
 
 def test_mnist():
-    problem = draw([42, 137], (784, 32, 32, 32, 32, 10), dataset="mnist", samples=2000)
-    run = gradient_descent(problem, 0.1, 1, loss="mse")
+    problem = draw([42, 137], (784, 32, 32, 32, 32, 10), dataset="mnist", samples=2000, loss="mse")
+    run = gradient_descent(problem, 0.1, 1)
     published = [10.67173, 10.4489, 10.67259, 10.79205, 3.65756]  # after one step, seed 42
     np.testing.assert_allclose(run.squared_norms[0, 0, 1], published, rtol=1e-6)
     assert run.loss[0, 0, 1].item() == pytest.approx(0.100302, rel=5e-6)
@@ -110,6 +126,20 @@ def test_mnist_before_the_weights():
         ({"seeds": [1, 1]}, "seeds"),
         ({"seeds": 42}, "seeds must be a list"),
         ({"seeds": [1.5]}, "seeds must be a list"),
+        ({"seeds": "42"}, "seeds must be a list"),
+        ({"seeds": [True]}, "seeds must be a list"),
+        ({"seeds": [-1]}, r"from 0 to 2\*\*32 - 1"),
+        ({"seeds": [7, 7 + 2**32]}, r"from 0 to 2\*\*32 - 1"),
+        ({"data_seed": -1}, "data_seed must be"),
+        ({"widths": "20"}, "widths"),
+        ({"widths": 20}, "widths"),
+        ({"widths": (20, 2.5, 5)}, "widths"),
+        ({"dtype": "float16"}, "dtype must be float32 or float64, got float16"),
+        ({"dtype": torch.bfloat16}, "dtype must be float32 or float64, got torch.bfloat16"),
+        ({"loss": "hinge"}, "loss must be one of"),
+        ({"activation": "swish"}, "activation must be one of"),
+        ({"samples": 1.5}, "samples must be an integer"),
+        ({"dataset": ["gaussian"]}, "dataset must be one of"),
         ({"widths": (20, 0, 5)}, "widths"),
         ({"widths": (20,)}, "widths"),
         ({"dataset": "mnits"}, "dataset must be one of gaussian, xor, spheres, mnist"),
@@ -129,3 +159,233 @@ def test_bad_arguments_are_named(arguments, message):
 def test_cuda_without_cuda_is_an_error():
     with pytest.raises(ValueError, match="device 'cuda'"):
         draw([42], device="cuda")
+
+
+def test_data_of_one_seed_for_all():
+    own, shared = draw([42, 7], (20, 8, 5)), draw([3, 42, 7], (20, 8, 5), data_seed=42)
+    assert is_shared(shared.inputs)
+    for network in range(3):
+        assert torch.equal(shared.inputs[network], own.inputs[0])
+        assert torch.equal(shared.targets[network], own.targets[0])
+    assert torch.equal(shared.weights[0][1:], own.weights[0])
+    assert shared.origin == ("gaussian", (3, 42, 7), "weights_first", 42)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_torchs_defaults_change_nothing(order):
+    expected = draw([42], order=order, bias=True)
+    run = gradient_descent(draw([1, 2], (20, 8, 5)), [0.1, 0.2], 5, observe={"s": SharpnessObserver()})
+    flow = gradient_flow(draw([1], (20, 8, 5)), 0.1)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = draw([42], order=order, bias=True)
+        same = gradient_descent(draw([1, 2], (20, 8, 5)), [0.1, 0.2], 5, observe={"s": SharpnessObserver()})
+        flow_again = gradient_flow(draw([1], (20, 8, 5)), 0.1)
+        linear = gradient_descent(draw([1], loss="mse", activation="linear"), 0.01, 3)
+        networks_at(draw([1], (4, 3, 2)), 0.1, [0, 2])
+        dense_hessian(draw([1], (4, 3, 2)))
+        as_problem([[1.0, 2.0]], [1])
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for ours, theirs in zip(found.parameters, expected.parameters, strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(found.inputs, expected.inputs)
+    assert torch.equal(same.loss, run.loss)
+    assert torch.equal(same.observed["s"], run.observed["s"])
+    assert torch.equal(flow_again.loss, flow.loss)
+    assert linear.drift.device.type == "cpu"
+
+
+def test_a_problem_says_what_it_is_in_one_line():
+    text = repr(draw(range(40), (20, 16, 8, 5), loss="mse", activation="tanh", bias=True, samples=50, dtype="float32"))
+    assert text == (
+        "Problem(40 × 20 → 16 → 8 → 5 with biases, tanh, mse, 50 samples of gaussian, seeds 0, 1, …, 39, float32, cpu)"
+    )
+
+
+def test_variations():
+    problem = draw([1, 2])
+    other = problem.under(loss="mse", activation=0.5)
+    assert (other.loss, other.activation, other.entropy_weight) == ("mse", 0.5, 0.0)
+    assert (problem.loss, problem.activation, problem.entropy_weight) == ("cross_entropy", "relu", 1.0)
+    assert other.weights is problem.weights
+    assert problem.under() is not problem
+    assert problem.select([1, 1]).origin.seeds == (2, 2)
+    assert len(problem.select([0])) == 1
+    with pytest.raises(ValueError, match="linear networks under squared error"):
+        problem.reduced()
+    with pytest.raises(ValueError, match="loss must be one of"):
+        problem.under(loss="hinge")
+    with pytest.raises(ValueError, match="parameters must be 2 tensors, got 1"):
+        problem.with_parameters(problem.weights[:1])
+    with pytest.raises(ValueError, match=r"parameters\[0\] must have shape \(2, 64, 20\), got \(2, 64, 19\)"):
+        problem.with_parameters([problem.weights[0][:, :, :19], problem.weights[1]])
+
+
+# Own arrays.
+
+X, LABELS = np.arange(12.0).reshape(4, 3) / 12, np.array([0, 2, 1, 2])
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.tensor, lambda a: np.asarray(a).tolist()])
+def test_arrays_as_people_have_them(convert):
+    problem = as_problem(convert(X), convert(LABELS), hidden=[5, 6], seeds=[1, 2])
+    assert problem.widths == (3, 5, 6, 3)
+    assert problem.targets[0].T.tolist() == np.eye(3)[LABELS].tolist()
+    assert is_shared(problem.inputs)
+    torch.testing.assert_close(problem.inputs[1].T, torch.tensor(X))
+    drawn = draw([1, 2], (3, 5, 6, 3), samples=4)
+    for ours, theirs in zip(problem.weights, drawn.weights, strict=True):
+        assert torch.equal(ours, theirs)
+    same = as_problem(convert(X), convert(np.eye(3)[LABELS]), hidden=[5, 6], seeds=[1, 2])
+    torch.testing.assert_close(loss_and_gradients(same)[0], loss_and_gradients(problem)[0])
+    assert gradient_descent(problem, 0.1, 5).drift.isfinite().all()
+
+
+def test_own_weights_and_data_of_each_network():
+    weights = [np.ones((5, 3)), np.full((2, 2, 5), 0.1)]  # the first the same in both networks
+    problem = as_problem(
+        np.stack([X, 2 * X]), np.stack([LABELS % 2] * 2), weights=weights, biases=[np.zeros(5), [1, 2]]
+    )
+    assert len(problem) == 2
+    assert problem.origin.seeds is None
+    assert problem.biases[1].tolist() == [[1, 2], [1, 2]]
+    torch.testing.assert_close(problem.inputs[1], 2 * problem.inputs[0])
+    copy = as_problem(source := torch.tensor(X), LABELS)
+    source += 1
+    torch.testing.assert_close(copy.inputs[0].T, torch.tensor(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": X[0]}, r"inputs must have shape \(n, d\) or \(M, n, d\)"),
+        ({"inputs": np.empty((0, 3))}, r"inputs must have shape"),
+        ({"inputs": "data.csv"}, "inputs must be an array of numbers, got str"),
+        ({"inputs": np.where(X > 0.5, np.nan, X)}, "inputs must be finite, got 5 values"),
+        ({"targets": LABELS[:3]}, r"targets must have shape \(4,\) as labels or \(4, K\), got"),
+        ({"targets": LABELS - 1}, "targets must be labels from 0 to 1, got -1 to 1"),
+        ({"targets": np.eye(3)[LABELS][:3]}, r"targets must have shape \(4,\)"),
+        ({"targets": np.eye(3)[LABELS] * 2}, "targets must be probabilities under cross-entropy"),
+        ({"targets": ["cat", "dog", "cat", "cat"]}, "targets must be an array of numbers"),
+        ({"weights": [np.ones((5, 3)), np.ones((3, 4))]}, r"weights\[1\] must have shape \(1, 3, 5\), got \(1, 3, 4\)"),
+        ({"weights": [np.ones((5, 2)), np.ones((3, 5))]}, r"weights\[0\] must have shape \(1, 5, 3\), got \(1, 5, 2\)"),
+        ({"weights": [np.ones(5)]}, r"weights must be \(out, in\) or \(M, out, in\)"),
+        ({"weights": []}, "weights must be at least one tensor"),
+        ({"weights": [np.ones((5, 3)), np.ones((2, 5))]}, "targets must be labels from 0 to 1, got 0 to 2"),
+        ({"weights": [np.ones((2, 5, 3)), np.ones((3, 3, 5))]}, "agree in the number M of networks"),
+        ({"biases": [np.ones(5)]}, "biases must come with weights"),
+        ({"hidden": [0]}, "hidden must be positive integers"),
+        ({"seeds": [1, 1]}, "seeds must be integers, each once"),
+        ({"inputs": np.stack([X, X]), "targets": np.stack([LABELS, LABELS])}, "seeds must be 2"),
+        ({"dtype": "float16"}, "dtype must be float32 or float64"),
+    ],
+)
+def test_own_arrays_that_do_not_fit_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        as_problem(**{"inputs": X, "targets": LABELS, **change})
+
+
+def problem_of(sizes=(1, 16, 3, 4, 10), **changes):
+    """A problem of M, m, K, d, n, some of whose tensors are replaced."""
+    networks, hidden, classes, dim, samples = sizes
+    tensors = {
+        "weights": (torch.ones(networks, hidden, dim).double(), torch.ones(networks, classes, hidden).double()),
+        "biases": (),
+        "inputs": torch.ones(networks, dim, samples).double(),
+        "targets": torch.ones(networks, classes, samples).double() / classes,
+    }
+    return Problem(**{**tensors, **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": (torch.ones(1, 16, 4).double(), torch.ones(1, 3, 17).double())}, r"weights\[1\].*\(1, 3, 16\)"),
+        ({"weights": (torch.ones(1, 16, 4).double(), torch.ones(1, 3, 200000).double())}, r"weights\[1\].*200000"),
+        ({"targets": torch.ones(1, 1, 10).double()}, r"targets must have shape \(1, 3, 10\), got \(1, 1, 10\)"),
+        ({"targets": torch.ones(1, 3, 5).double() / 3}, r"targets must have shape \(1, 3, 10\), got \(1, 3, 5\)"),
+        ({"inputs": torch.ones(1, 2, 10).double()}, r"weights\[0\] must have shape \(1, 16, 2\), got \(1, 16, 4\)"),
+        (
+            {"inputs": torch.ones(1, 4, 10)},
+            r"weights\[0\] must be torch.float32 on cpu, as inputs are",
+        ),
+        ({"inputs": torch.ones(1, 4, 10).half()}, "inputs must be float32 or float64, got torch.float16"),
+        ({"inputs": torch.ones(1, 4, 10).double() / 0}, "inputs must be finite, got 40 values"),
+        ({"inputs": np.ones((1, 4, 10))}, "inputs must be a tensor.*got ndarray"),
+        ({"weights": ()}, "weights must be at least one tensor"),
+        ({"biases": (torch.ones(1, 16).double(),)}, "biases must be none, or one for each of the 2 layers, got 1"),
+        ({"biases": (torch.ones(1, 16).double(),) * 2}, r"biases\[1\] must have shape \(1, 3\), got \(1, 16\)"),
+        ({"targets": torch.full((1, 3, 10), 2.0).double()}, "targets must be probabilities"),
+        ({"loss": None}, "loss must be one of"),
+        ({"activation": {}}, "activation must be one of"),
+    ],
+)
+def test_a_malformed_problem_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        problem_of(**change)
+
+
+def test_weights_that_require_grad_are_named():
+    weights = [w.requires_grad_() for w in problem_of().weights]
+    with pytest.raises(ValueError, match=r"weights\[0\] must not require grad"):
+        problem_of(weights=weights)
+
+
+SIZE = st.integers(0, 4)
+DTYPES = st.sampled_from([torch.float64] * 4 + [torch.float32, torch.float16, torch.int64, torch.bool])
+
+
+@st.composite
+def any_tensor(draw_value, shape):
+    """A tensor of nearly this shape, of any type, laid out in memory in any way."""
+    shape = [draw_value(st.one_of(*[st.just(size)] * 8, SIZE)) for size in shape]
+    tensor = torch.ones(shape, dtype=draw_value(DTYPES))
+    layout = draw_value(st.sampled_from(["plain", "plain", "turned", "sliced", "expanded"]))
+    if layout == "turned":
+        tensor = tensor.mT.contiguous().mT
+    elif layout == "sliced":
+        tensor = torch.cat([tensor, tensor], -1)[..., ::2]
+    elif layout == "expanded" and shape[0]:
+        tensor = tensor[:1].expand(shape)
+    return tensor
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_no_malformed_problem_reaches_a_kernel(data):
+    """Whatever the shapes, types and strides: a problem is refused by name, or it trains as its plain copy does."""
+    networks, hidden, classes, dim, samples = (data.draw(st.integers(1, 3)) for _ in range(5))
+    tensors = {
+        "weights": [data.draw(any_tensor(s)) for s in ([networks, hidden, dim], [networks, classes, hidden])],
+        "biases": [data.draw(any_tensor([networks, s])) for s in (hidden, classes)] if data.draw(st.booleans()) else [],
+        "inputs": data.draw(any_tensor([networks, dim, samples])),
+        "targets": data.draw(any_tensor([networks, classes, samples])),
+    }
+    refusal = None
+    try:
+        problem = Problem(**tensors, loss="mse")
+    except ValueError as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.split()[0].split("[")[0] in tensors
+        return
+    sizes = {*problem.inputs.shape, *(size for tensor in problem.parameters for size in tensor.shape)}
+    assert 0 not in sizes
+    plain = {name: [t.clone() for t in tensors[name]] for name in ("weights", "biases")}
+    plain |= {name: tensors[name].clone() for name in ("inputs", "targets")}
+    runs = [gradient_descent(p, 0.01, 3) for p in (problem, Problem(**plain, loss="mse"))]
+    torch.testing.assert_close(runs[0].loss, runs[1].loss, rtol=1e-6, atol=0)
+    for ours, theirs in zip(runs[0].parameters, runs[1].parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_change_of_data_is_checked_too():
+    problem = draw([1, 2])
+    assert replace(problem, inputs=problem.inputs[:, :, :50], targets=problem.targets[:, :, :50]).samples == 50
+    with pytest.raises(ValueError, match="targets must have shape"):
+        replace(problem, inputs=problem.inputs[:, :, :50])
+    with pytest.raises(ValueError, match="origin must hold 1 seeds, got 2"):
+        replace(problem.select([0]), origin=problem.origin)

@@ -23,7 +23,7 @@ __all__ = ["LARGEST", "Observable", "Recorded", "chunks", "descend"]
 
 Observable = Callable[[Problem], Tensor]
 """A function of J networks in training, whose values (J, …) are recorded. `runs` of these networks tells which of the
-R·M runs they are: networks that have diverged are no longer among them."""
+R·M runs they are: networks that have diverged are no longer among them. `step` tells the time."""
 CACHE_BYTES = 2**21
 """Hidden activations of the networks that one thread works at, so that they stay in its core's cache."""
 BLOCK = 64
@@ -112,7 +112,8 @@ def descend(
     for start, stop in pairwise(sorted({*range(0, steps + 1, BLOCK), *chain(*entries.values()), steps + 1})):
         for name, (observable, own) in watched.items():
             if start in entries[name]:
-                values = observable(trained.networks).double().cpu()
+                networks = trained.networks
+                values = observable(networks.in_training(networks.runs, start)).double().cpu()
                 history = observed.setdefault(name, _missing(len(own), runs, *values.shape[1:]))
                 history[entries[name][start], alive] = values
         updates = min(stop, steps) - start

@@ -80,7 +80,7 @@ def gradient_descent(
     with progress_bar((steps + 1) * len(copies), progress) as bar:
         results = []
         for runs in chunks(trained, len(copies)):
-            chunk = trained.select(copies[runs]).numbered(runs)
+            chunk = trained.select(copies[runs]).in_training(runs, 0)
             results.append(
                 descend(chunk, rates.flatten()[runs], torch.tensor(times, device="cpu"), step, watched, bar.update)
             )
@@ -103,7 +103,7 @@ def gradient_descent(
 def _rates(learning_rates: float | list | np.ndarray | Tensor, networks: int) -> Tensor:
     """Check learning rates and return one for each run, shape (R, M), float64."""
     try:
-        given = learning_rates if isinstance(learning_rates, Tensor) else np.asarray(learning_rates, float)
+        given = learning_rates if isinstance(learning_rates, Tensor) else np.array(learning_rates, float)
         rates = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError) as error:
         raise ValueError(f"learning_rates must be numbers, got {learning_rates!r}") from error
