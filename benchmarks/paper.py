@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import click
 import nbformat
-import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from speed import CASES, SEEDS, environment, published_way, seconds
 from tqdm import tqdm
@@ -39,9 +38,9 @@ def start_of_notebook(source: str) -> float:
 def figure_1b(steps: int = 2000) -> dict:
     """Train the networks of figure 1b both ways."""
     problem, case = draw(SEEDS), CASES["relu, cross-entropy"]
-    alone = [problem.select(torch.tensor([index])) for index in range(len(SEEDS))]
+    alone = [problem.select([index]) for index in range(len(SEEDS))]
     published = sum(
-        seconds(lambda n=network, r=rate: published_way(n, r, steps, case["loss"], case["activation"]), "cpu")[0]
+        seconds(lambda n=network, r=rate: published_way(n, r, steps), "cpu")[0]
         for network in tqdm(alone, desc="published way", disable=None)
         for rate in case["rates"]
     )

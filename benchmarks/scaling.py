@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from speed import environment, published_way, seconds
 
-from conslaw import draw, gradient_descent, use_style
-from conslaw.paper.plotting import BLACK, BLUE, GREEN, RED
+from conslaw import draw, gradient_descent
+from conslaw.paper.plotting import BLACK, BLUE, GREEN, RED, use_style
 
 OPERATIONS = 200 * (4 * 20 * 64 + 6 * 64 * 5)
 
@@ -64,8 +64,8 @@ def measure(device: str, repeats: int) -> dict:
             for name, (way, work) in ways.items():
                 times[name].append(per_step(way, work))
             # One network after another: what it takes does not depend on how many there are.
-            published_way(single, 0.01, 3, "cross_entropy", "relu")
-            one, _ = seconds(lambda: published_way(single, 0.01, 1000, "cross_entropy", "relu"), device)
+            published_way(single, 0.01, 3)
+            one, _ = seconds(lambda: published_way(single, 0.01, 1000), device)
             times["published_way"].append(one / 1000 * 1e6)
             times["bound"].append(bound(device))
         for name, values in times.items():

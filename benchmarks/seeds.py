@@ -15,9 +15,10 @@ import pandas as pd
 import torch
 from speed import processor
 
-from conslaw import bootstrap_exponent, fit_power_law, use_style
-from conslaw.paper.plotting import BLUE, GREY, RED
+from conslaw import fit_power_law
+from conslaw.paper.plotting import BLUE, GREY, RED, use_style
 from conslaw.paper.sweep import cluster, sweep
+from conslaw.theory.power_laws import bootstrap_exponent
 
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 0.5, 1.0]
 WINDOW = (1e-3, 0.1)  # where training converges stably

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from conslaw import fit_power_law
 from conslaw.theory.power_laws import (
     bootstrap_exponent,
+    fit_survivors,
     local_slopes,
+    log_correlation,
     mean_of_survivors,
     seed_exponents,
 )
@@ -49,11 +51,6 @@ def test_fewer_than_three_points_is_an_error(x, y):
         fit_power_law(x, y)
 
 
-def test_x_must_be_positive():
-    with pytest.raises(ValueError, match="x must be positive"):
-        fit_power_law([0, 1, 2, 3], [1, 1, 2, 3])
-
-
 def test_spread_over_seeds():
     rng = np.random.default_rng(1)
     exponents = 1.2 + 0.05 * rng.standard_normal(8)
@@ -71,3 +68,42 @@ def test_survivors_are_counted():
     mean, survivors = mean_of_survivors([[1.0, 3.0], [np.inf, 5.0], [np.nan, np.nan]])
     np.testing.assert_array_equal(mean, [2.0, 5.0, np.nan])
     assert survivors.tolist() == [2, 1, 0]
+
+
+def test_fit_of_survivors():
+    y = np.stack([X, 3 * X, X**2], 1)
+    y[-1, 2] = np.nan
+    fit = fit_survivors(X, y, window=(1e-3, 1))
+    expected = fit_power_law(X, np.append(y[:-1].mean(1), 2.0), (1e-3, 1))
+    assert fit == expected
+    assert fit.points == 7
+    assert fit_power_law(X, y.mean(1)).points == 8  # a mean over all seeds leaves the point out
+
+
+def test_log_correlation():
+    assert log_correlation(X, X**-0.5) == pytest.approx(-1)
+    assert log_correlation([1, np.e, np.e**2], [1, np.e, 1]) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.inf, np.nan])
+def test_x_that_has_no_logarithm(bad):
+    with pytest.raises(ValueError, match="x must be positive and finite"):
+        fit_power_law([0.1, 1, 2, 3, bad], [1, 1, 2, 3, 4])
+
+
+def test_ends_of_the_window_and_the_threshold():
+    assert fit_power_law(X, X, (X[1], X[4])).points == 4  # both ends are included
+    assert fit_power_law(X, X, (X[1] * (1 + 1e-13), X[4] * (1 - 1e-13))).points == 4  # also to rounding
+    assert fit_power_law(X, X, threshold=X[2]).points == 6  # and the threshold is not
+    fit = fit_power_law([1, 2, 4, 8], [3, 12, 48, 193])
+    assert fit.prefactor == pytest.approx(3, rel=1e-2)
+    assert fit.window == (1, 8)
+
+
+def test_the_interval_covers_what_its_level_says():
+    rng = np.random.default_rng(2)
+    y = X[:, None] ** (1 + 0.05 * rng.standard_normal(30))
+    narrow, wide = bootstrap_exponent(X, y, level=0.5), bootstrap_exponent(X, y)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    small = bootstrap_exponent(X, y, window=(1e-4, 1e-2))
+    assert small != wide

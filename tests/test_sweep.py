@@ -13,19 +13,20 @@ import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
 
-from conslaw import Adam, Momentum, draw, gradient_descent, run_table
+from conslaw import Adam, Momentum, draw, gradient_descent
 from conslaw.paper.commands import main
 from conslaw.paper.sweep import cluster, sweep
+from conslaw.paper.tables import run_table
 
 SEEDS = [42, 137, 256, 512, 1024, 1, 2, 3]
 RATES, STEPS = [0.01, 0.1], 60
-NETWORKS, OPTIONS = {"widths": (20, 16, 5), "samples": 60}, {"loss": "mse", "activation": "relu"}
+NETWORKS = {"widths": (20, 16, 5), "samples": 60, "loss": "mse"}
 
 
 @pytest.fixture(scope="module")
 def expected():
-    run = gradient_descent(draw(SEEDS, **NETWORKS), RATES, STEPS, **OPTIONS)
-    return run_table(run, SEEDS, **OPTIONS).sort_values(["seed", "eta"], ignore_index=True)
+    run = gradient_descent(draw(SEEDS, **NETWORKS), RATES, STEPS)
+    return run_table(run).sort_values(["seed", "eta"], ignore_index=True)
 
 
 def compare(found, expected):
@@ -35,7 +36,7 @@ def compare(found, expected):
 @pytest.mark.parametrize("piece", [1, 3, 100])
 def test_pieces_change_nothing(expected, piece):
     with ThreadPoolExecutor(1) as executor:
-        found = sweep(SEEDS, RATES, STEPS, networks=NETWORKS, options=OPTIONS, executor=executor, piece=piece)
+        found = sweep(SEEDS, RATES, STEPS, networks=NETWORKS, executor=executor, piece=piece)
     compare(found, expected)
 
 
@@ -50,7 +51,7 @@ def test_a_pool_of_processes_survives_the_death_of_one(expected):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    compare(sweep(SEEDS, RATES, STEPS, networks=NETWORKS, options=OPTIONS, piece=2), expected)
+    compare(sweep(SEEDS, RATES, STEPS, networks=NETWORKS, piece=2), expected)
     killer.join()
     assert killed
 

@@ -5,17 +5,21 @@ travels. Pieces whose process dies are run again; the numbers do not depend on w
 Scripts need `if __name__ == "__main__":` around a sweep that makes its own processes.
 """
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
-from contextlib import closing, nullcontext
-from multiprocessing import get_context
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager, nullcontext
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from conslaw.drawing import draw
+from conslaw.paper.provenance import cores
 from conslaw.paper.tables import run_table
-from conslaw.problems import draw
 from conslaw.training.descent import gradient_descent
 
 __all__ = ["cluster", "sweep", "train_piece"]
@@ -62,7 +66,7 @@ def sweep(
     networks: Mapping[str, object] | None = None,
     options: Mapping[str, object] | None = None,
     executor: Executor | None = None,
-    piece: int = 10,
+    piece: int = 2,
     progress: str | None = None,
 ) -> pd.DataFrame:
     """Train the networks of many seeds with many learning rates, in pieces.
@@ -75,7 +79,7 @@ def sweep(
         options: Arguments of `gradient_descent`.
         executor: Where pieces run: any executor whose processes can import this package, and that runs lost pieces
             again by itself if it can. By default a pool of processes, one for each core, that is replaced if one of
-            them dies.
+            them dies, and ended whenever the sweep is.
         piece: Seeds in a piece.
         progress: Title of a progress bar, which shows on a terminal only.
 
@@ -96,23 +100,52 @@ def sweep(
     tables, deaths = [], 0
     with tqdm(total=len(seeds), unit="seed", desc=progress, disable=None if progress else True) as bar:
         while waiting:
-            # Fresh processes, as forked ones inherit the state of torch's threads.
-            context = nullcontext(executor) if executor else ProcessPoolExecutor(mp_context=get_context("spawn"))
-            with context as pool:
-                futures = {pool.submit(train_piece, part, *arguments): part for part in waiting}
+            with nullcontext(executor) if executor else _own_processes() as pool:
+                futures = {}
                 try:
+                    futures = {pool.submit(train_piece, part, *arguments): part for part in waiting}
                     for future in as_completed(futures):
                         tables.append(future.result())
                         waiting.remove(futures[future])
                         bar.update(len(futures[future]))
                         deaths = 0
+                except CancelledError as error:
+                    raise BrokenExecutor(
+                        f"the executor gave up {len(waiting)} pieces: its scheduler is gone"
+                    ) from error
                 except BaseException as error:
-                    for future in futures:  # else leaving the pool would wait for what is queued
+                    for future in futures:
                         future.cancel()
                     deaths += 1
                     if executor or not isinstance(error, BrokenExecutor) or deaths == DEATHS:
                         raise
     return pd.concat(tables).sort_values(["seed", "eta"], ignore_index=True)
+
+
+@contextmanager
+def _own_processes() -> Iterator[Executor]:
+    """A pool of processes, one for each core, that end at once if the work on them is left by an exception."""
+    others = set(multiprocessing.active_children())
+    # Fresh processes, as forked ones inherit the state of torch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores(), mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _end_with_parent() -> None:
+    """Leave Ctrl-C to the process that started this one, and end when it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def cluster(address: str | None) -> closing | nullcontext:
