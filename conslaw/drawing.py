@@ -14,7 +14,8 @@ from torch import Tensor
 
 from conslaw.activations import Activation
 from conslaw.data import DATASETS
-from conslaw.problems import Origin, Problem, as_dtype
+from conslaw.problems import Origin, Problem
+from conslaw.tensors import as_dtype
 
 __all__ = ["TEST_SAMPLES", "as_problem", "draw"]
 

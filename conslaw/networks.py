@@ -10,7 +10,8 @@ from torch import Tensor
 
 from conslaw.activations import IDENTITY, Activation
 from conslaw.losses import loss_function
-from conslaw.problems import Problem, is_shared
+from conslaw.problems import Problem
+from conslaw.tensors import is_shared
 
 __all__ = ["Workspace", "backward", "forward", "loss_and_gradients", "network_outputs", "product", "weight_gradient"]
 

@@ -13,33 +13,9 @@ from torch import Tensor
 
 from conslaw.activations import Activation, activation_function
 from conslaw.losses import cross_entropy_weight
+from conslaw.tensors import as_dtype, check_probabilities, check_tensors, expect, is_shared
 
-__all__ = ["Origin", "Problem", "as_dtype", "is_shared"]
-
-
-def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Return float32 or float64, given as a torch type or by its name.
-
-    Raises:
-        ValueError: If it is another type.
-    """
-    known = {"float32": torch.float32, "float64": torch.float64}
-    found = known.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in known.values():
-        raise ValueError(f"dtype must be float32 or float64, got {dtype}")
-    return found
-
-
-def is_shared(inputs: Tensor) -> bool:
-    """Tell whether all networks see one and the same tensor, expanded.
-
-    Args:
-        inputs: Shape (M, d, n).
-
-    Returns:
-        Whether M > 1 networks share one entry.
-    """
-    return len(inputs) > 1 and inputs.stride(0) == 0
+__all__ = ["Origin", "Problem"]
 
 
 class Origin(NamedTuple):
@@ -97,9 +73,19 @@ class Problem:
         """Check the tensors, and read off them what they say."""
         object.__setattr__(self, "weights", tuple(self.weights))
         object.__setattr__(self, "biases", tuple(self.biases))
-        _check(self)
+        check_tensors(self.weights, self.biases, self.inputs, self.targets)
+        seeds = self.origin.seeds
+        if seeds is not None and len(seeds) != len(self.inputs):
+            raise ValueError(f"origin must hold {len(self.inputs)} seeds, got {len(seeds)}")
+        self._check_kind()
         object.__setattr__(self, "samples", self.inputs.shape[2])
         object.__setattr__(self, "widths", (self.inputs.shape[1], *(weight.shape[1] for weight in self.weights)))
+
+    def _check_kind(self) -> None:
+        """Check that loss and activation are known, and that targets are what the loss needs."""
+        activation_function(self.activation)
+        if cross_entropy_weight(self.loss):
+            check_probabilities(self.targets)
 
     def _derive(self, **changes: object) -> "Problem":
         """Return a copy with some fields changed, unchecked: for what is known to fit."""
@@ -172,7 +158,7 @@ class Problem:
             loss=self.loss if loss is None else loss,
             activation=self.activation if activation is None else activation,
         )
-        _check_kind(varied)
+        varied._check_kind()
         return varied
 
     def with_parameters(self, parameters: Sequence[Tensor]) -> "Problem":
@@ -185,7 +171,7 @@ class Problem:
         if len(parameters) != len(self.parameters):
             raise ValueError(f"parameters must be {len(self.parameters)} tensors, got {len(parameters)}")
         for number, (new, old) in enumerate(zip(parameters, self.parameters, strict=True)):
-            _expect(f"parameters[{number}]", new, tuple(old.shape), self.inputs)
+            expect(f"parameters[{number}]", new, tuple(old.shape), self.inputs)
         return self._derive(weights=parameters[: self.depth], biases=parameters[self.depth :])
 
     def select(self, networks: Tensor | Sequence[int]) -> "Problem":
@@ -243,7 +229,8 @@ class Problem:
         itself.
 
         Returns:
-            The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged.
+            The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged; for variations of
+            it take `under`, as `dataclasses.replace` would take the columns for samples.
 
         Raises:
             ValueError: If the networks are not linear, or the loss is not squared error.
@@ -286,62 +273,3 @@ class Problem:
 def _brief(seeds: Sequence[int]) -> str:
     """The seeds, or the first and last of many."""
     return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]}, {seeds[1]}, …, {seeds[-1]}"
-
-
-def _expect(name: str, tensor: object, shape: tuple[int, ...], like: Tensor | None = None) -> None:
-    """Check that a tensor has the given shape, and dtype and device of another one; or that it may be such another."""
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name} must be a tensor, got {type(tensor).__name__}; as_problem takes other arrays")
-    if tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
-    if like is None and tensor.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} must be float32 or float64, got {tensor.dtype}")
-    if like is not None and (tensor.dtype, tensor.device) != (like.dtype, like.device):
-        wanted, found = (f"{t.dtype} on {t.device}" for t in (like, tensor))
-        raise ValueError(f"{name} must be {wanted}, as inputs are, got {found}")
-
-
-def _check(problem: Problem) -> None:
-    """Check shapes, dtypes, devices and numbers of a problem's tensors, and that loss and activation are known."""
-    weights, biases, inputs, targets = problem.weights, problem.biases, problem.inputs, problem.targets
-    if not isinstance(inputs, Tensor) or inputs.dim() != 3 or 0 in inputs.shape:
-        got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ValueError(f"inputs must be a tensor of shape (M, d, n), none of them 0, got {got}")
-    networks, width, samples = inputs.shape
-    _expect("inputs", inputs, (networks, width, samples))
-    if not weights:
-        raise ValueError("weights must be at least one tensor, got none")
-    for layer, weight in enumerate(weights):
-        if not isinstance(weight, Tensor) or weight.dim() != 3 or weight.shape[1] == 0:
-            got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
-            raise ValueError(f"weights[{layer}] must be a tensor of shape (M, out, in), none of them 0, got {got}")
-        _expect(f"weights[{layer}]", weight, (networks, weight.shape[1], width), inputs)
-        width = weight.shape[1]
-    if biases and len(biases) != len(weights):
-        raise ValueError(f"biases must be none, or one for each of the {len(weights)} layers, got {len(biases)}")
-    for layer, (bias, weight) in enumerate(zip(biases, weights, strict=False)):
-        _expect(f"biases[{layer}]", bias, (networks, weight.shape[1]), inputs)
-    _expect("targets", targets, (networks, width, samples), inputs)
-
-    names = [*(f"weights[{i}]" for i in range(len(weights))), *(f"biases[{i}]" for i in range(len(biases)))]
-    for name, tensor in zip([*names, "inputs", "targets"], [*weights, *biases, inputs, targets], strict=True):
-        if tensor.requires_grad:
-            raise ValueError(f"{name} must not require grad; pass a detached copy of it")
-        once = tensor[:1] if is_shared(tensor) else tensor
-        if not tensor.is_meta and not bool(once.isfinite().all()):
-            raise ValueError(f"{name} must be finite, got {int((~once.isfinite()).sum())} values that are not")
-    if problem.origin.seeds is not None and len(problem.origin.seeds) != networks:
-        raise ValueError(f"origin must hold {networks} seeds, got {len(problem.origin.seeds)}")
-    _check_kind(problem)
-
-
-def _check_kind(problem: Problem) -> None:
-    """Check that loss and activation are known, and that targets are probabilities where cross-entropy needs them."""
-    activation_function(problem.activation)
-    if cross_entropy_weight(problem.loss) and not problem.targets.is_meta:
-        targets = problem.targets
-        if bool((targets < 0).any()) or not torch.allclose(targets.sum(1), torch.ones_like(targets[:, 0]), atol=1e-5):
-            raise ValueError(
-                "targets must be probabilities under cross-entropy, non-negative and with sum 1 over the classes; "
-                'for other targets take loss="mse"'
-            )

@@ -22,7 +22,7 @@ from conslaw import (
 )
 from conslaw.data import concentric_spheres, gaussian_mixture, xor
 from conslaw.laws import squared_norms
-from conslaw.problems import is_shared
+from conslaw.tensors import is_shared
 
 SEEDS = [42, 137, 256, 512, 1024]
 ORDERS = ("weights_first", "data_first")

@@ -12,6 +12,7 @@ from conslaw.paper.notebooks import PROJECT
 CORE = [
     "losses",
     "activations",
+    "tensors",
     "problems",
     "data",
     "drawing",

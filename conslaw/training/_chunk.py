@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from conslaw.laws import add_left_out
-from conslaw.problems import Problem, is_shared
+from conslaw.problems import Problem
+from conslaw.tensors import is_shared
 from conslaw.training._batched import BatchedSteps
 from conslaw.training._compiled import CompiledSteps
 from conslaw.training._steps import Stepper, Steps
