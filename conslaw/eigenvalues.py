@@ -212,7 +212,8 @@ class SharpnessObserver:
         """Start without eigenvectors.
 
         Args:
-            tolerance: Relative residual; the eigenvalue's relative error is of the order of its square.
+            tolerance: Relative residual r; the eigenvalue's relative error is at most r, and of the order of r² over
+                the relative gap to the next eigenvalue.
             dtype: Of the iteration; by default that of the networks. A residual of 1e-3 needs no more than float32.
         """
         self._tolerance, self._dtype = tolerance, dtype

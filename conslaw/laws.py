@@ -168,15 +168,15 @@ def restore_unit_laws(problem: Problem, laws: Sequence[Tensor]) -> Problem:
     share weights; each turn minimises a convex function of the ln a, so they converge where no unit loses its weights.
 
     Args:
-        problem: M networks without biases whose activation is homogeneous, in the coordinates they were made in.
+        problem: M networks without biases whose activation is homogeneous.
         laws: For each hidden layer the values (M, width), as returned by `unit_laws`.
 
     Returns:
         The rescaled networks, with their data.
 
     Raises:
-        ValueError: If the networks have biases, an activation without rescaling symmetry or changed coordinates, or a
-            unit has no incoming or no outgoing weights and its law cannot be restored.
+        ValueError: If the networks have biases or an activation without rescaling symmetry, or a unit has no incoming
+            or no outgoing weights and its law cannot be restored.
         RuntimeError: If the turns do not converge.
 
     >>> from conslaw import draw
@@ -185,15 +185,15 @@ def restore_unit_laws(problem: Problem, laws: Sequence[Tensor]) -> Problem:
     >>> unit_laws(restored)[0].abs().max().item() < 1e-6
     True
     """
-    if problem.biases or problem.sigma.slope is None or problem.left_out is not None:
-        raise ValueError(
-            f"problem must have no biases, a homogeneous activation and its own coordinates, got {problem!r}"
-        )
-    restored = list(problem.weights)
+    if problem.biases or problem.sigma.slope is None:
+        raise ValueError(f"problem must have no biases and a homogeneous activation, got {problem!r}")
+    restored, left_out = list(problem.weights), problem.left_out
     for _ in range(10_000):
         largest = 0.0
         for layer, law in enumerate(laws):
             incoming, outgoing = restored[layer].square().sum(2), restored[layer + 1].square().sum(1)
+            if layer == 0 and left_out is not None:
+                incoming = incoming + left_out.diagonal(dim1=1, dim2=2).to(incoming)
             root = (law.square() + 4 * incoming * outgoing).sqrt()
             # Of the two forms of the solution the one in which nothing cancels.
             factor = torch.where(law > 0, 2 * outgoing / (root + law), (root - law) / (2 * incoming)).sqrt()
@@ -202,7 +202,9 @@ def restore_unit_laws(problem: Problem, laws: Sequence[Tensor]) -> Problem:
                 raise ValueError(f"weights must be finite, and laws such as their units can have, in layer {layer + 1}")
             restored[layer] = restored[layer] * factor.unsqueeze(2)
             restored[layer + 1] = restored[layer + 1] / factor.unsqueeze(1)
+            if layer == 0 and left_out is not None:
+                left_out = left_out * (factor.unsqueeze(2) * factor.unsqueeze(1)).to(left_out)
             largest = max(largest, (factor - 1).abs().max().item())
         if largest < 100 * torch.finfo(restored[0].dtype).eps:
-            return problem.with_parameters(restored)
+            return problem.with_parameters(restored, left_out)
     raise RuntimeError(f"the units' laws could not be restored: factors still change by {largest:.1e}")

@@ -161,8 +161,12 @@ class Problem:
         varied._check_kind()
         return varied
 
-    def with_parameters(self, parameters: Sequence[Tensor]) -> "Problem":
-        """Return the same data with other weights and biases of the same shapes, in the order of `parameters`.
+    def with_parameters(self, parameters: Sequence[Tensor], left_out: Tensor | None = None) -> "Problem":
+        """Return the same data with other weights and biases.
+
+        Args:
+            parameters: Weights, then biases, of the same shapes.
+            left_out: What a change of coordinates has left out, where that is not the same any more, see the field.
 
         Raises:
             ValueError: If their number, or a shape, dtype or device is another.
@@ -172,7 +176,8 @@ class Problem:
             raise ValueError(f"parameters must be {len(self.parameters)} tensors, got {len(parameters)}")
         for number, (new, old) in enumerate(zip(parameters, self.parameters, strict=True)):
             expect(f"parameters[{number}]", new, tuple(old.shape), self.inputs)
-        return self._derive(weights=parameters[: self.depth], biases=parameters[self.depth :])
+        left_out = self.left_out if left_out is None else left_out
+        return self._derive(weights=parameters[: self.depth], biases=parameters[self.depth :], left_out=left_out)
 
     def select(self, networks: Tensor | Sequence[int]) -> "Problem":
         """Return copies of the networks and data at the given indices (J,) of the M networks."""

@@ -69,8 +69,12 @@ def test_laws_in_the_coordinates_of_the_inputs_span(bias):
     end = conserved_quantity(runs[1].networks())
     torch.testing.assert_close(end, runs[1].corrected_conserved_quantity[-1, :, -1], rtol=1e-12, atol=0)
     torch.testing.assert_close(conserved_quantity(inside.select([1])), conserved_quantity(problem)[1:])
-    with pytest.raises(ValueError, match="its own coordinates"):
-        restore_unit_laws(inside, unit_laws(inside))
+    if not bias:
+        wanted = [law + 0.1 for law in unit_laws(problem)]
+        whole, spanned = (restore_unit_laws(p, wanted) for p in (problem, inside))
+        torch.testing.assert_close(unit_laws(spanned)[0], wanted[0], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(spanned.weights[1], whole.weights[1], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(loss_and_gradients(spanned)[0], loss_and_gradients(problem)[0], rtol=1e-11, atol=0)
 
 
 @pytest.mark.parametrize("widths", [(20, 12, 5), (20, 12, 9, 5), (6, 5, 4, 3, 2)])
@@ -98,5 +102,5 @@ def test_a_unit_whose_law_cannot_be_restored():
 @pytest.mark.parametrize("kind", [{"bias": True}, {"activation": "tanh"}])
 def test_networks_whose_laws_cannot_be_restored(kind):
     problem = draw([1], (4, 3, 2), samples=5, **kind)
-    with pytest.raises(ValueError, match="no biases, a homogeneous activation"):
+    with pytest.raises(ValueError, match="no biases and a homogeneous activation"):
         restore_unit_laws(problem, unit_laws(problem))
