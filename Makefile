@@ -6,7 +6,7 @@ INSTALL := $(BIN)/pip install $(addprefix --constraint ,$(CONSTRAINTS)) --editab
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env rebuild test test-notebook check lint site clean
+.PHONY: help env rebuild test test-notebook check lint mutants site clean
 
 help:
 	@echo "make rebuild   every figure of the paper, from nothing"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-notebook NAME=fig1b_drift_scaling"
 	@echo "               one notebook re-run, its output and its numbers compared"
 	@echo "make lint      format and lint only"
+	@echo "make mutants   a sample of changes of the core: which do its tests notice? (half an hour)"
 	@echo "make clean     remove the environment and caches"
 
 rebuild: env
@@ -37,17 +38,22 @@ test-notebook: $(BIN)/.installed-test
 	$(BIN)/pytest "notebooks/$(NAME).ipynb" "tests/test_notebooks.py" -k "$(NAME)"
 
 check: lint
-	$(BIN)/pytest conslaw tests -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest conslaw tests --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 
+# In two copies of the project, so that it can be edited meanwhile.
+mutants: $(BIN)/.installed-test
+	$(BIN)/python -c "import cosmic_ray" 2>/dev/null || $(INSTALL) '.[test,mutants]'
+	$(BIN)/python benchmarks/mutants.py --sample $(or $(SAMPLE),200) --seed $(or $(SEED),0)
+
 site: env
 	$(BIN)/conslaw site
 
 clean:
-	rm -rf site .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps
+	rm -rf site build .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps
 
 # The environment for rebuilding, and the same with what the tests need: whichever comes first, the other adds what is missing.
 $(BIN)/.installed: pyproject.toml constraints.txt | $(BIN)/pip

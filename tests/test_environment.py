@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).parents[1]
-EXTRAS = "matplotlib pandas mlxtend sklearn jupyterlab papermill nbformat nbconvert nbclient ipykernel IPython click distributed"
+EXTRAS = "matplotlib pandas mlxtend sklearn jupyterlab papermill nbformat nbconvert ipykernel IPython click distributed"
 
 
 def read(name):
@@ -92,7 +92,7 @@ def test_import_beside_a_folder_of_that_name(tmp_path):
 
 def test_core_needs_no_extra(tmp_path):
     code = f"""
-import importlib, pkgutil, sys, warnings
+import importlib, pkgutil, sys
 import conslaw
 for module in pkgutil.walk_packages(conslaw.__path__, "conslaw."):
     if not module.name.startswith("conslaw.paper"):
@@ -103,7 +103,7 @@ sys.modules.update(dict.fromkeys({EXTRAS.split()}))  # as if they were not insta
 run = conslaw.gradient_descent(conslaw.draw([42]), [0.1], 2)
 assert run.drift.isfinite().all()
 try:
-    conslaw.draw([42], (784, 4, 10), n=500, dataset="mnist")
+    conslaw.draw([42], (784, 4, 10), samples=500, dataset="mnist")
 except ModuleNotFoundError as error:
     print(error)
 from conslaw.__main__ import main
@@ -130,4 +130,4 @@ def test_text_files_are_utf_8(path):
             texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
             binary = any(isinstance(text, str) and re.fullmatch("[rwax]b|b[rwax]", text) for text in texts)
             opens = name in ("read_text", "write_text") or (name == "open" and not binary)
-            assert "encoding" in named or not (opens or named.get("text")), f"{path}:{node.lineno}"
+            assert "encoding" in named or not (opens or named.get("text") is True), f"{path}:{node.lineno}"

@@ -7,7 +7,8 @@ import pytest
 
 from conslaw.paper import ledger
 from conslaw.paper.ledger import Claim, judge, meets, read_claims
-from conslaw.paper.records import NOTEBOOKS, PROJECT, read_record
+from conslaw.paper.notebooks import PROJECT, notebook_names
+from conslaw.paper.records import read_record
 
 CLAIM = Claim(
     id="E99.test",
@@ -44,6 +45,34 @@ def test_verdicts(a, b, verdict):
 def test_a_condition_that_says_nothing_is_an_error(condition):
     with pytest.raises(ValueError, match="a condition takes"):
         meets({"quantity": "a", **condition}, {"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("value", "condition", "met"),
+    [
+        (1.1, {"near": 1.0, "tolerance": 0.1000001}, True),
+        (0.9, {"near": 1.0, "tolerance": 0.1000001}, True),
+        (1.11, {"near": 1.0, "tolerance": 0.1}, False),
+        (-2.1, {"near": -2.0, "tolerance": 0.06}, True),
+        (-2.2, {"near": -2.0, "tolerance": 0.06}, False),
+        (1.0, {"above": 1.0}, False),
+        (1.1, {"above": 1.0}, True),
+        (1.0, {"below": 1.0}, False),
+        (0.9, {"below": 1.0}, True),
+        (1.5, {"above": 1.0, "below": 2.0}, True),
+        (2.5, {"above": 1.0, "below": 2.0}, False),
+        (0.5, {"above": 1.0, "below": 2.0}, False),
+        (None, {"below": 1.0}, False),
+        (math.nan, {"below": 1.0}, False),
+    ],
+)
+def test_conditions(value, condition, met):
+    assert meets({"quantity": "a", **condition}, {"a": value, "b": 0.0}) is met
+
+
+def test_a_quantity_that_is_not_there():
+    with pytest.raises(KeyError, match="c"):
+        meets({"quantity": "c", "above": 1}, {"a": 1.0})
 
 
 def perturbed(values, condition):
@@ -93,7 +122,7 @@ def test_every_row_theorem_and_panel_has_a_claim():
 
 
 def test_every_notebook_with_a_record_has_a_claim_and_the_other_way_round():
-    notebooks = {path.stem for path in NOTEBOOKS.glob("*.ipynb") if not path.stem.startswith("0")}
+    notebooks = {name for name in notebook_names() if not name.startswith("0")}
     assert {claim.notebook for claim in read_claims()} == notebooks
 
 
@@ -105,24 +134,26 @@ def test_a_record_that_lacks_a_quantity(monkeypatch):
 
 def test_readme_is_current(committed, tmp_path):
     copy = tmp_path / "README.md"
-    copy.write_text((PROJECT / "README.md").read_text())
+    copy.write_text((PROJECT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     ledger.write_table(copy)
-    assert copy.read_text() == (PROJECT / "README.md").read_text(), "run `conslaw ledger` and commit the README"
+    assert copy.read_bytes() == (PROJECT / "README.md").read_bytes(), "run `conslaw ledger` and commit the README"
     rows = ledger.table().splitlines()
     assert len(rows) == len(read_claims()) + 2
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 8 for row in rows)
 
 
 def test_readme_without_markers(committed, tmp_path):
-    (tmp_path / "README.md").write_text("nothing")
+    (tmp_path / "README.md").write_text("nothing", encoding="utf-8")
     with pytest.raises(ValueError, match="no lines"):
         ledger.write_table(tmp_path / "README.md")
+    with pytest.raises(ValueError, match="install from a clone"):
+        ledger.write_table(tmp_path / "no.md")
 
 
 def test_damaged_record(monkeypatch, tmp_path):
     monkeypatch.setenv("CONSLAW_RECORDS", str(tmp_path))
     with pytest.raises(ValueError, match=r"cannot read the record .*fig1b.* --force"):
         read_record("fig1b_drift_scaling")
-    (tmp_path / "fig1b_drift_scaling.json").write_text('{"values": ')
+    (tmp_path / "fig1b_drift_scaling.json").write_text('{"values": ', encoding="utf-8")
     with pytest.raises(ValueError, match="cannot read the record"):
         read_record("fig1b_drift_scaling")

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from conftest import differences, same_number
+from conslaw.paper.prints import differences, same_number
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_rough_numbers(fresh, same):
 
 def test_texts():
     assert not differences("α    1.17\nR² 0.99  all", "α 1.17\nR²    0.99 all\n")
-    assert differences("α 1.17, R² 0.99", "α 1.17, R² 0.95") == ["0.95 was committed, now it is 0.99"]
+    assert differences("α 1.17, R² 0.99", "α 1.17, R² 0.95") == ["0.95 before, now 0.99"]
     assert differences("α 1.17: holds", "α 1.17: fails")
     assert differences("1.17", "1.17 1.18")
     assert differences("E05: 2", "E06: 2")  # a name is no number
@@ -68,5 +68,5 @@ def test_a_changed_number_fails(tmp_path):
     run = subprocess.run(
         command, cwd=tmp_path, env=os.environ | path, capture_output=True, encoding="utf-8", check=False
     )
-    assert "1.999 was committed, now it is 1.168" in run.stdout
+    assert "1.999 before, now 1.168" in run.stdout
     assert "1 failed, 1 passed" in run.stdout

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from conslaw.paper import records, site
-from conslaw.paper.rebuild import notebook_names
+from conslaw.paper import notebooks, site
+from conslaw.paper.notebooks import notebook_names
 
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 
@@ -36,7 +36,7 @@ class Page(HTMLParser):
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     site.build(folder)
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
 def test_there_is_a_page_for_each_notebook(pages):
@@ -66,15 +66,22 @@ def test_formulas_are_set(pages):
 
 def write(folder, *cells):
     folder.mkdir()
-    nbformat.write(new_notebook(cells=list(cells)), folder / "00_overview.ipynb")
+    parameters = new_code_cell("width: int = 64  # m", metadata={"tags": ["parameters"]}, execution_count=1)
+    nbformat.write(new_notebook(cells=[parameters, *cells]), folder / "00_overview.ipynb")
 
 
 def test_what_cannot_be_shown_is_an_error(tmp_path, monkeypatch):
     output = new_output("stream", text="1\n")
-    write(tmp_path / "formula", new_markdown_cell("$x_a_b$"), new_code_cell("1", outputs=[output]))
-    write(tmp_path / "empty", new_markdown_cell("# Nothing"), new_code_cell("1"))
-    for folder, message in (("formula", "cannot be set"), ("empty", "has no outputs")):
-        monkeypatch.setattr(records, "NOTEBOOKS", tmp_path / folder)
-        monkeypatch.setattr(site, "NOTEBOOKS", tmp_path / folder)
+    error = new_output("error", ename="KeyError", evalue="x", traceback=[])
+    ran = new_code_cell("1", outputs=[output], execution_count=1)
+    write(tmp_path / "formula", new_markdown_cell("$x_a_b$"), ran)
+    write(tmp_path / "empty", new_markdown_cell("# Nothing"), ran, new_code_cell("1"))
+    write(tmp_path / "failed", ran, new_code_cell("1", outputs=[output, error], execution_count=2))
+    for folder, message in (
+        ("formula", "cannot be set"),
+        ("empty", r"cell 4 of notebook 00_overview was not run; .* --force 00_overview"),
+        ("failed", "cell 3 of notebook 00_overview shows an error, KeyError"),
+    ):
+        monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / folder)
         with pytest.raises(ValueError, match=message):
             site.build(tmp_path / "site")

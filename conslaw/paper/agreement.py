@@ -31,8 +31,10 @@ def comparisons() -> pd.DataFrame:
     """
     paths = sorted(records_folder().glob("*_published.csv"))
     if not paths:
-        raise ValueError(f"there are no comparisons in {records_folder()}; make them with `conslaw rebuild`")
-    tables = [pd.read_csv(path).assign(notebook=path.stem.removesuffix("_published")) for path in paths]
+        raise ValueError(f"there are no comparisons in {records_folder()}; make them with `conslaw rebuild` in a clone")
+    tables = [
+        pd.read_csv(path, encoding="utf-8").assign(notebook=path.stem.removesuffix("_published")) for path in paths
+    ]
     table = pd.concat(tables, ignore_index=True)
     table["relative_error"] = (table.here / table.published - 1).abs()
     of_norms = FLOAT32_NOISE * table.rounding_unit / table.published

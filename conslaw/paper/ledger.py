@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conslaw.paper.records import PROJECT, Record, read_record, replace_file
+from conslaw.paper.files import replace_file
+from conslaw.paper.notebooks import PROJECT
+from conslaw.paper.records import Record, plain, read_record
 
 __all__ = ["Claim", "Verdict", "judge", "read_claims", "table", "verdicts", "write_table"]
 
@@ -112,8 +114,18 @@ def judge(claim: Claim, values: Mapping) -> Verdict:
     return Verdict(claim, verdict, claim.measured.format(**shown), claim.finding.format(**shown))
 
 
-def verdicts(record: Record) -> list[Verdict]:
-    """Judge all claims of one notebook by its present record."""
+def verdicts(record: Record) -> list[Verdict] | list[str]:
+    """Judge all claims of one notebook by its present record.
+
+    Args:
+        record: Record of a notebook.
+
+    Returns:
+        The verdicts; of a run with other parameters than the paper's a line that says so instead, as it judges nothing.
+    """
+    if not record.is_default:
+        values = ", ".join(f"{name} = {plain(value)}" for name, value in record.changed.items())
+        return [f"A variant, with {values}: no verdict on the paper, whose run has other parameters."]
     return [judge(claim, record.values) for claim in read_claims() if claim.notebook == record.name]
 
 
@@ -159,10 +171,14 @@ def write_table(readme: Path = PROJECT / "README.md") -> None:
         readme: File with the two marker lines between which the table stands.
 
     Raises:
-        ValueError: If the markers are missing.
+        ValueError: If there is no such file, or the markers are missing.
     """
-    text = readme.read_text()
+    if not readme.exists():
+        raise ValueError(f"there is no {readme}; install from a clone with `pip install -e .`")
+    text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}, between which the table belongs")
     before, rest = text.split(BEGIN)
-    replace_file(readme, f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}")
+    new = f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+    if new != text:
+        replace_file(readme, new)

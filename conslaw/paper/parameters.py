@@ -103,7 +103,7 @@ def changed(notebook: str, values: Mapping[str, object]) -> dict[str, object]:
 
 
 def label(values: Mapping[str, object]) -> str:
-    """Name a variant by its values, as a folder may be called: width=128,seeds=[42,137]; a hash stands for long ones."""
+    """Name a variant by its values, as a folder may be called: width=128,seeds=[42,137]; long ones by a hash."""
     text = json.dumps(values, ensure_ascii=True, separators=(",", "="))[1:-1].replace('"', "")
     if len(text) <= LONGEST_LABEL and re.fullmatch(r"[\w.,=+\[\]-]+", text):
         return text

@@ -3,21 +3,25 @@
 They are inputs of comparisons, never of results. Per-run numbers stand in the CSV files beside these, see `tables`.
 """
 
+import math
 import tomllib
 
 import pandas as pd
 
-from conslaw.paper.records import NOTEBOOKS
+from conslaw.paper.notebooks import NOTEBOOKS
+from conslaw.paper.records import Record
 
 __all__ = ["published_table"]
 
 
-def published_table(name: str, table: str) -> pd.DataFrame:
+def published_table(record: Record, table: str, *, is_claim: bool = False) -> pd.DataFrame:
     """Read a table of published numbers from notebooks/published/<name>.toml.
 
     Args:
-        name: Name of the notebook.
+        record: Record of the notebook. In a run with other than the published parameters nothing stands beside the
+            published numbers: they are NaN.
         table: Name of the table in the file: columns of equal length, of which the first is the index.
+        is_claim: Whether the numbers are what the paper claims of any run, such as a line in a figure, and stay.
 
     Returns:
         The table.
@@ -25,10 +29,11 @@ def published_table(name: str, table: str) -> pd.DataFrame:
     Raises:
         ValueError: If there is no such file or table; the message names both.
     """
-    path = NOTEBOOKS / "published" / f"{name}.toml"
+    path = NOTEBOOKS / "published" / f"{record.name}.toml"
     try:
         columns = tomllib.loads(path.read_text(encoding="utf-8"))[table]
     except (OSError, KeyError) as error:
         raise ValueError(f"there are no published numbers {table!r} in {path}") from error
     frame = pd.DataFrame(columns)
-    return frame.set_index(frame.columns[0])
+    frame = frame.set_index(frame.columns[0])
+    return frame if record.is_default or is_claim else frame.astype(float) * math.nan

@@ -1,37 +1,41 @@
-"""Batch rebuild: run notebooks with papermill, one process each, and write them back clean.
+"""Batch rebuild: run notebooks, and put what they make in its place, all of a notebook or nothing.
 
-papermill alone only warns about a misspelt parameter and leaves times and paths behind. It changes the folder of the
-whole process while it runs, which is why each notebook has a papermill process of its own.
+A default run whose numbers all agree with those already there, and whose code is the same, leaves the files as they
+are, to the last digit: what a rebuild on another machine changes is what differs. papermill alone only warns about a
+misspelt parameter and leaves times and paths behind.
 """
 
-import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import nbformat
-from nbformat import NotebookNode
 from tqdm import tqdm
 
-from conslaw.paper import records
+from conslaw.paper import notebooks
+from conslaw.paper.comparison import Comparison, compare
+from conslaw.paper.execution import Processes
+from conslaw.paper.files import check_writable, replace_file, replace_files
+from conslaw.paper.notebooks import is_summary, notebook_names
+from conslaw.paper.parameters import changed, check
+from conslaw.paper.prints import print_differences
+from conslaw.paper.provenance import cores
+from conslaw.paper.records import figures_folder, variant_folder
+from conslaw.paper.stamps import code_of, is_up_to_date, state_of, write_stamp
 
-__all__ = ["Outcome", "is_summary", "notebook_names", "rebuild", "title"]
+__all__ = ["Outcome", "rebuild"]
 
-PAPERMILL = "import json, sys, papermill; papermill.execute_notebook(**json.load(sys.stdin))"
-LIBRARIES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "mlxtend")
-UNUSED = {"__main__", "rebuild", "site", "sweep"}  # modules that no notebook imports
 # Notebooks that start first, so that no core is left waiting for one of them.
 LONGEST = {"e04_edge_of_stability", "e06_architecture_and_optimizer", "fig4c_switch_rate", "fig2a_spectral_crossover"}
-ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # tags of cells that papermill inserts
+SMALL = {"00_agreement", "00_overview", "01_minimal"}
+"""Notebooks whose work is too small to be shared among threads."""
+ROOM = 2**26
+"""Bytes that must be free on a disk that is written to."""
 
 
 @dataclass(frozen=True)
@@ -43,31 +47,13 @@ class Outcome:
     """"rebuilt", "up to date" or "failed"."""
     seconds: float = 0.0
     error: str = ""
-    """Of a failed notebook: the cell and what it raised."""
-
-
-def notebook_names() -> list[str]:
-    """Return the names of all notebooks, sorted.
-
-    Raises:
-        ValueError: If there are none, as in an installation without the repository.
-    """
-    names = sorted(path.stem for path in records.NOTEBOOKS.glob("*.ipynb"))
-    if not names:
-        raise ValueError(f"there are no notebooks in {records.NOTEBOOKS}; install from a clone with `pip install -e .`")
-    return names
-
-
-def is_summary(name: str) -> bool:
-    """Tell whether a notebook reads what the others have made, and therefore runs after them: 00_overview and such."""
-    return name.startswith("00_")
-
-
-def title(name: str) -> str:
-    """Return the first heading of a notebook."""
-    cells = nbformat.read(records.NOTEBOOKS / f"{name}.ipynb", 4).cells
-    lines = [line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
-    return next((line.lstrip("# ") for line in lines if line.startswith("#")), "")
+    """Of a failed notebook: the cell and what it raised, or what else went wrong."""
+    folder: Path | None = None
+    """Of a rebuilt notebook: where its figures and numbers are."""
+    kept: bool = False
+    """Whether all agrees with the files that were there, which therefore stay."""
+    comparison: Comparison | None = None
+    """Of a default run: how its numbers compare with those that were there."""
 
 
 def rebuild(
@@ -79,8 +65,8 @@ def rebuild(
 ) -> list[Outcome]:
     """Run notebooks and write their figures, records and outputs.
 
-    A run with default parameters replaces the outputs in notebooks/; another goes to notebooks/variants/ and
-    figures/variants/. One that fails leaves everything as it was, and the others go on.
+    A run with default parameters replaces the outputs in notebooks/; another goes, with its notebook, to a folder of
+    its own in figures/variants/. One that fails leaves everything as it was, and the others go on.
 
     Args:
         names: Which notebooks; by default all that have these parameters.
@@ -92,137 +78,116 @@ def rebuild(
         One outcome for each notebook, in their order.
 
     Raises:
-        ValueError: If a notebook or a parameter is unknown; the message lists those that are known.
-        OSError: If the folder of figures cannot be written.
+        ValueError: If a notebook or a parameter is unknown, or a value not what it takes; the message says what is.
+        OSError: If something cannot be written that a run would write.
     """
-    parameters = dict(parameters or {})
-    all_names = notebook_names()
-    takers = [name for name in all_names if parameters.keys() <= records.default_parameters(name).keys()]
+    parameters, all_names = dict(parameters or {}), notebook_names()
+    takers = [name for name in all_names if parameters.keys() <= notebooks.default_parameters(name).keys()]
     names = list(dict.fromkeys(names)) or takers or all_names
-    for name in names:
-        known = records.default_parameters(name)
-        unknown = [key for key in parameters if key not in known]
-        if unknown:
-            raise ValueError(f"notebook {name!r} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    # Before any work: a folder that cannot be written is found out now.
-    records.replace_file(records.figures_folder() / ".stamps" / "writable", "")
+    values = {name: changed(name, check(name, parameters)) for name in names}
+    _check_places([name for name in names if not values[name]])
 
-    cores = os.cpu_count() or 1
-    jobs = jobs or max(1, min(2, cores, len(names)))
-    threads = max(1, cores // jobs)
-    outcomes, running = {}, []
+    jobs = jobs or max(1, min(2, cores(), len(names)))
+    threads = max(1, cores() // jobs)
+    processes, outcomes = Processes(), {}
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(names), unit="notebook", disable=None) as bar:
         try:
             for summaries in (False, True):
                 chosen = [name for name in names if is_summary(name) is summaries]
                 chosen.sort(key=lambda name: name not in LONGEST)
                 futures = {
-                    pool.submit(_rebuild_one, name, parameters, force, threads, running): name for name in chosen
+                    pool.submit(_try, name, values[name], force, 1 if name in SMALL else threads, processes)
+                    for name in chosen
                 }
-                for future in as_completed(futures):
-                    outcomes[futures[future]] = future.result()
-                    bar.update()
+                outcomes |= {outcome.name: outcome for outcome in _follow(futures, processes, bar)}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:
-                process.send_signal(signal.SIGINT)  # papermill then ends its kernel
+            processes.stop()
             raise
     return [outcomes[name] for name in names]
 
 
-def _rebuild_one(name: str, parameters: Mapping[str, object], force: bool, threads: int, running: list) -> Outcome:
-    """Run one notebook unless it is up to date."""
-    source, figures = records.NOTEBOOKS / f"{name}.ipynb", records.figures_folder()
-    defaults = records.default_parameters(name)
-    is_default = all(records.plain(parameters[key]) == records.plain(defaults[key]) for key in parameters)
-    stamp = figures / ".stamps" / name
-    state = _state(source)
-    if is_default and not force and stamp.exists():
-        stamped = stamp.read_text(errors="replace").splitlines()
-        if stamped[:1] == [state] and all((figures / file).exists() for file in stamped[1:]):
-            return Outcome(name, "up to date")
+def _check_places(names: Sequence[str]) -> None:
+    """Find out before any work what cannot be written."""
+    replace_file(figures_folder() / ".stamps" / "writable", "")
+    for name in names:
+        check_writable(notebooks.NOTEBOOKS / f"{name}.ipynb")
+    for folder in (Path(tempfile.gettempdir()), figures_folder()):
+        if shutil.disk_usage(folder).free < ROOM:
+            raise OSError(f"there is no room in {folder}: less than {ROOM >> 20} MB are free")
 
+
+def _follow(futures: set[Future], processes: Processes, bar: tqdm) -> list[Outcome]:
+    """Wait for notebooks, and show which are running."""
+    waiting, outcomes = futures, []
+    while waiting:
+        done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        outcomes += [future.result() for future in done]
+        bar.set_postfix_str(", ".join(processes.names()), refresh=False)
+        bar.update(len(done))
+        bar.refresh()
+    return outcomes
+
+
+def _try(name: str, values: Mapping[str, object], force: bool, threads: int, processes: Processes) -> Outcome:
+    """Run one notebook unless it is up to date; whatever goes wrong is its own failure."""
     start = time.perf_counter()
-    with TemporaryDirectory() as folder:
-        output, fresh = Path(folder) / source.name, Path(folder) / "figures"
-        fresh.mkdir()
-        options = {
-            "input_path": str(source),
-            "output_path": str(output),
-            "parameters": {} if is_default else parameters,
-            "cwd": str(records.NOTEBOOKS),
-            "kernel_name": "python3",
-            "progress_bar": False,
-            "coalesce_streams": True,  # else the pieces of printed text depend on timing
-            "extra_arguments": ["--log-level=CRITICAL"],  # of the kernel, which else reports every shutdown
+    try:
+        if not values and not force and is_up_to_date(name):
+            return Outcome(name, "up to date")
+        fields = _run(name, values, threads, processes)
+    except Exception as error:
+        fields = {
+            "error": f"{error}" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
         }
-        process = subprocess.Popen(
-            [sys.executable, "-c", PAPERMILL],
-            env={
-                **os.environ,
-                "CONSLAW_FIGURES": str(fresh),
-                "CONSLAW_RECORDS": str(figures.resolve()),
-                "OMP_NUM_THREADS": str(threads),
-            },
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        _, log = process.communicate(json.dumps(options))
-        if process.returncode:
-            return Outcome(name, "failed", time.perf_counter() - start, _error(output, log))
-
-        # All is made. From here on only whole files are replaced, and the stamp comes last.
-        if is_default:
-            stamp.unlink(missing_ok=True)
-        made = sorted(path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file())
-        for file in made:
-            records.replace_file(figures / file, (fresh / file).read_bytes())
-        target = source if is_default else records.NOTEBOOKS / "variants" / source.name
-        records.replace_file(target, nbformat.writes(_clean(nbformat.read(output, 4))) + "\n")
-    if is_default:
-        records.replace_file(stamp, "\n".join([state, *map(str, made)]))
-    return Outcome(name, "rebuilt", time.perf_counter() - start)
+    return Outcome(name, "failed" if fields.get("error") else "rebuilt", time.perf_counter() - start, **fields)
 
 
-def _error(output: Path, log: str) -> str:
-    """Name the cell that failed, as it is counted in the source, and what it raised; else the end of the log."""
-    cells = nbformat.read(output, 4).cells if output.exists() else []
-    own = [cell for cell in cells if not ADDED.intersection(cell.metadata.get("tags", []))]
-    for number, cell in enumerate(own, 1):
-        for raised in cell.get("outputs", []):
-            if raised.output_type == "error":
-                return f"cell {number}: {raised.ename}: {raised.evalue}"
-    begun = [number for number, cell in enumerate(own, 1) if cell.metadata.get("papermill", {}).get("start_time")]
-    where = f"cell {begun[-1]}: " if begun else ""
-    return where + (log.strip().splitlines() or ["papermill ended without a message"])[-1]
+def _run(name: str, values: Mapping[str, object], threads: int, processes: Processes) -> dict[str, object]:
+    """Run one notebook and put what it makes in its place; return fields of the outcome."""
+    source, figures = notebooks.NOTEBOOKS / f"{name}.ipynb", figures_folder()
+    before, state, code = source.read_bytes(), state_of(name), code_of(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, fresh = Path(temporary), Path(temporary) / "figures"
+        fresh.mkdir()
+        (folder / "source.ipynb").write_bytes(before)
+        environment = {
+            "CONSLAW_FIGURES": str(fresh),
+            "CONSLAW_RECORDS": str(figures.resolve()),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY")
+            or "PASSIVE",  # threads that wait leave cores to others
+        }
+        if error := processes.run(name, folder, values, environment):
+            return {"error": error}
+        made = {path.relative_to(fresh): path.read_bytes() for path in fresh.rglob("*") if path.is_file()}
+        executed = _clean(json.loads((folder / "executed.ipynb").read_text(encoding="utf-8")), code)
+    text = json.dumps(executed, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    if values:
+        place = figures / variant_folder(name, values)
+        files = {figures / file if file.parts[0] == "variants" else place / file: made[file] for file in made}
+        replace_files({**files, place / source.name: text})
+        return {"folder": place}
+    if source.read_bytes() != before:
+        return {"error": "the notebook was edited while it ran; the edit stays, nothing was written, run it again"}
+    comparison, former = compare(made, figures), json.loads(before)
+    same_code = former["metadata"].get("conslaw") == executed["metadata"]["conslaw"]
+    kept = same_code and not comparison.beyond and not print_differences(executed["cells"], former["cells"])
+    if not kept:
+        replace_files({**{figures / file: made[file] for file in made}, source: text})
+    write_stamp(name, state, made)
+    return {"folder": figures, "kept": kept, "comparison": comparison}
 
 
-def _state(source: Path) -> str:
-    """Hash all that a notebook's results depend on: code, package, published values, libraries; and the figures."""
-    versions = [sys.version, *(f"{library} {version(library)}" for library in LIBRARIES)]
-    digest = hashlib.sha256("\n".join(versions).encode())
-    for cell in nbformat.read(source, 4).cells:
-        digest.update(cell.source.encode() if cell.cell_type == "code" else b"")
-    package = Path(__file__).parent
-    paths = [*package.glob("*.py"), *package.glob("*.toml"), *records.NOTEBOOKS.glob("published/*.csv")]
-    paths = [path for path in paths if path.stem not in UNUSED]
-    if is_summary(source.stem):
-        made = records.figures_folder().glob("*")
-        paths += [path for path in made if path.is_file() and not is_summary(path.name)]
-    for path in sorted(paths):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _clean(notebook: NotebookNode) -> NotebookNode:
-    """Drop what changes from run to run: times and paths."""
-    notebook.metadata = {
+def _clean(notebook: dict, code: str) -> dict:
+    """Drop what changes from run to run, times and paths, and note the code."""
+    notebook["metadata"] = {
+        "conslaw": {"code": code},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = {"tags": tags} if tags else {}
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        cell["metadata"] = {"tags": tags} if tags else {}
     return notebook

@@ -94,7 +94,7 @@ class Record:
         self.values: dict[str, object] = {}
         self.tolerances: dict[str, float] = {}
         self.bounds: dict[str, float] = {}
-        self.comparisons: "list[pd.DataFrame]" = []
+        self.comparisons: list[pd.DataFrame] = []
 
     def __setitem__(self, quantity: str, value: object) -> None:
         """Set a value: a number, a tensor or array, or lists and mappings of these."""

@@ -12,8 +12,9 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from conslaw.paper.rebuild import notebook_names, title
-from conslaw.paper.records import NOTEBOOKS, replace_file
+from conslaw.paper import notebooks
+from conslaw.paper.files import replace_file
+from conslaw.paper.notebooks import notebook_names, title
 
 __all__ = ["FIRST", "build"]
 
@@ -32,25 +33,38 @@ def build(folder: Path) -> list[Path]:
         The files written.
 
     Raises:
-        ValueError: If a notebook has not been executed, or a formula cannot be set.
+        ValueError: If a notebook has not been executed without an error, or a formula cannot be set.
         OSError: If the folder cannot be written.
     """
     names = notebook_names()
     pages = [{"name": name, "title": title(name)} for name in names]
-    style = (PAGE / "style.css").read_text() + HtmlFormatter(style="default").get_style_defs(".highlight")
+    style = (PAGE / "style.css").read_text(encoding="utf-8") + HtmlFormatter(style="default").get_style_defs(
+        ".highlight"
+    )
     exporter = HTMLExporter(template_name=PAGE.name, extra_template_basedirs=[str(PAGE.parent)])
     written = []
     for name in names:
-        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
-        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        if not any(cell.outputs for cell in code):
-            raise ValueError(f"notebook {name} has no outputs; make them with `conslaw rebuild --force {name}`")
+        notebook = nbformat.read(notebooks.NOTEBOOKS / f"{name}.ipynb", 4)
+        _check_outputs(name, notebook)
         resources = {"name": name, "title": title(name), "pages": pages, "style": style}
         body, _ = exporter.from_notebook_node(_for_reading(notebook), resources=resources)
         for file in [f"{name}.html"] + ["index.html"] * (name == FIRST):
             replace_file(folder / file, body)
             written.append(folder / file)
     return written
+
+
+def _check_outputs(name: str, notebook: NotebookNode) -> None:
+    """Refuse a notebook of which a cell was not run, or raised an error."""
+    again = f"make its outputs with `conslaw rebuild --force {name}`"
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        if cell.execution_count is None:
+            raise ValueError(f"cell {number} of notebook {name} was not run; {again}")
+        for output in cell.outputs:
+            if output.output_type == "error":
+                raise ValueError(f"cell {number} of notebook {name} shows an error, {output.ename}; {again}")
 
 
 def _for_reading(notebook: NotebookNode) -> NotebookNode:

@@ -5,6 +5,7 @@ travels. Pieces whose process dies are run again; the numbers do not depend on w
 Scripts need `if __name__ == "__main__":` around a sweep that makes its own processes.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -110,9 +111,7 @@ def sweep(
                         bar.update(len(futures[future]))
                         deaths = 0
                 except CancelledError as error:
-                    raise BrokenExecutor(
-                        f"the executor gave up {len(waiting)} pieces: its scheduler is gone"
-                    ) from error
+                    raise BrokenExecutor(f"{len(waiting)} pieces were given up: the scheduler is gone") from error
                 except BaseException as error:
                     for future in futures:
                         future.cancel()
@@ -165,4 +164,5 @@ def cluster(address: str | None) -> closing | nullcontext:
         return nullcontext(None)
     from distributed import Client  # only who has a cluster needs it
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a dead scheduler is reported once, by us
     return closing(Client(address, timeout=10))

@@ -5,8 +5,9 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from conslaw.paper import notebooks
 from conslaw.paper.agreement import FLOAT32_UNIT
-from conslaw.paper.records import NOTEBOOKS, Record
+from conslaw.paper.records import Record
 from conslaw.training.trajectory import Trajectory
 
 __all__ = ["beside_published", "run_table"]
@@ -61,6 +62,9 @@ def beside_published(
 ) -> pd.DataFrame:
     """Put the published per-seed values of a notebook beside ours; the record keeps the comparison for `agreement`.
 
+    Only the published run is compared. In a variant our numbers stand alone: published values are nan, and nothing is
+    kept.
+
     Args:
         record: Record of the notebook. Its published values are in notebooks/published/<name>[_<suffix>].csv.
         runs: Our runs, one row each. The rounding of float32 that `agreement` expects is taken from the column
@@ -70,20 +74,37 @@ def beside_published(
         rounded: The same runs, or some of them, in float32, to see how far rounding alone carries.
 
     Returns:
-        The runs that were published, with the key columns, `published`, `here` and `relative_error`; if there are
-        rounded ones, also `rounding`, the relative difference between our float32 and float64, the largest over seeds.
+        The runs that were published, in a variant all, with the key columns, `published`, `here` and `relative_error`;
+        if there are rounded ones, also `rounding`, the relative difference between our float32 and float64, the largest
+        over seeds.
+
+    Raises:
+        ValueError: If a published value has no run, or more than one.
     """
     name = f"{record.name}_{suffix}" if suffix else record.name
-    published = pd.read_csv(NOTEBOOKS / "published" / f"{name}.csv")
+    published = pd.read_csv(notebooks.NOTEBOOKS / "published" / f"{name}.csv", encoding="utf-8")
     keys = [key for key in published if key != column]
-    both = published.rename(columns={column: "published"}).merge(runs[[*keys, column]], on=keys)
-    both = both.rename(columns={column: "here"})
+    ours = runs[[*keys, column]].rename(columns={column: "here"})
+    if record.is_default:
+        both = published.rename(columns={column: "published"}).merge(ours, on=keys)
+        if len(both) != len(published) or both.duplicated(keys).any():
+            raise ValueError(f"runs must have each of the {len(published)} rows of {name}.csv once, got {len(both)}")
+    else:
+        both = ours.drop_duplicates(keys, ignore_index=True)
+        both.insert(len(keys), "published", np.nan)
     both["here"] = both["here"].abs()
     both["relative_error"] = both["here"] / both["published"] - 1
     if rounded is not None:
         both = both.merge(rounded[[*keys, column]].rename(columns={column: "rounding"}), on=keys, how="left")
         both["rounding"] = (both["rounding"].abs() / both["here"] - 1).abs()
         both["rounding"] = both.groupby([key for key in keys if key != "seed"])["rounding"].transform("max")
+    if record.is_default:
+        record.compare(_kept(both, keys, column, runs))
+    return both
+
+
+def _kept(both: pd.DataFrame, keys: list[str], column: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Name quantity and key of each comparison, and add the unit of its rounding."""
     kept = both.assign(
         quantity=both.get("quantity", column),
         key=both[[key for key in keys if key != "quantity"]].apply(
@@ -92,7 +113,4 @@ def beside_published(
     )
     if column == "drift" and "squared_weights" in runs:
         runs = runs.assign(rounding_unit=FLOAT32_UNIT * runs["squared_weights"])
-    if "rounding_unit" in runs:
-        kept = kept.merge(runs[[*keys, "rounding_unit"]], on=keys)
-    record.compare(kept)
-    return both
+    return kept.merge(runs[[*keys, "rounding_unit"]], on=keys) if "rounding_unit" in runs else kept
