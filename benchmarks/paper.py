@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 from conslaw import draw, gradient_descent
 from conslaw.paper import ledger
-from conslaw.paper.rebuild import PAPERMILL, notebook_names, rebuild
+from conslaw.paper.execution import PAPERMILL
+from conslaw.paper.notebooks import notebook_names
+from conslaw.paper.rebuild import rebuild
 
 
 def start_of_notebook(source: str) -> float:

@@ -125,7 +125,7 @@ def train_elsewhere(tmp_path_factory):
     def train(folder):
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
         done = subprocess.run(
-            [sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", TRAIN], env=environment, capture_output=True, encoding="utf-8", check=True
         )
         drift, warned = done.stdout.split()
         return float(drift), int(warned)

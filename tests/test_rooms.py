@@ -79,7 +79,9 @@ def test_no_module_imports_in_a_circle():
 
 def test_import_loads_what_training_needs_and_no_more():
     code = "import sys, conslaw; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    ).stdout.split()
     unwanted = {"pandas", "matplotlib", "numba", "IPython", "sklearn", "mlxtend", "papermill", "nbformat"}
     assert not unwanted.intersection(loaded)
     assert not [name for name in loaded if name.startswith("conslaw.paper")]
