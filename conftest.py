@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # a worker of pytest-xdist, which has all this from its parent
     os.environ["CONSLAW_FIGURES"] = os.environ.get("CONSLAW_FRESH", FRESH.name)
     os.environ["CONSLAW_RECORDS"] = str(Path(__file__).parent / "figures")
+    os.environ.pop("MPLBACKEND", None)  # kernels draw into the notebook
     if workers := len(config.getoption("tx", [])):
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 

@@ -1,0 +1,27 @@
+"""What the README shows runs, and gives what it says."""
+
+import re
+
+import pytest
+
+from conslaw.paper.notebooks import PROJECT
+
+TEXT = (PROJECT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
+def test_examples_run(code, capsys):
+    namespace = {}
+    exec(code.replace("steps=2000", "steps=20"), namespace)
+    printed = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == printed
+    for expression, shape in re.findall(r"^(\S.*)  # \((\d[\d, ]*)\)[:,]", code, re.MULTILINE):
+        value = eval(expression.replace("steps=2000", "steps=20"), namespace)
+        assert str(tuple(value.shape)) == f"({shape})"
+
+
+def test_files_that_are_linked_exist():
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", TEXT)
+    assert links
+    assert not [link for link in links if not (PROJECT / link).exists()]
