@@ -6,7 +6,7 @@ INSTALL := $(BIN)/pip install $(addprefix --constraint ,$(CONSTRAINTS)) --editab
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env rebuild test test-notebook check lint mutants site clean
+.PHONY: help env rebuild test test-notebook check check-uncompiled lint mutants site clean
 
 help:
 	@echo "make rebuild   every figure of the paper, from nothing"
@@ -39,6 +39,11 @@ test-notebook: $(BIN)/.installed-test
 
 check: lint
 	$(BIN)/pytest conslaw tests --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# The compiled steps as plain Python, which checks every index against its bounds; without the tests of the machinery around the core.
+check-uncompiled: $(BIN)/.installed-test
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest conslaw tests --ignore conslaw/paper $(addprefix --ignore ,$(shell grep -l 'conslaw\.paper' tests/*.py)) \
+		--numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(BIN)/.installed-test
 	$(BIN)/ruff format --check --quiet .

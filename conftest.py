@@ -66,10 +66,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
             item.raise_cell_error("Cell outputs differ", "\n".join(line.removeprefix("cell 1: ") for line in found))
 
 
-@pytest.fixture(autouse=os.environ.get("NUMBA_DISABLE_JIT") == "1")
-def only_its_own_tests_run_the_compiled_steps_as_python(request, monkeypatch) -> None:
-    """Without the compiler they take minutes for what all other tests train on the way."""
-    if request.path.name != "test_compiled.py":
-        from conslaw.training._compiled import CompiledSteps
+@pytest.fixture(autouse=os.environ.get("NUMBA_DISABLE_JIT") == "1", scope="module")
+def torch_steps(request) -> Iterator[None]:
+    """Without the compiler, leave the compiled steps to their own tests: as Python they take minutes for all others."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_compiled.py":
+            from conslaw.training._compiled import CompiledSteps
 
-        monkeypatch.setattr(CompiledSteps, "takes", staticmethod(lambda _: False))
+            patch.setattr(CompiledSteps, "takes", staticmethod(lambda _: False))
+        yield
