@@ -38,7 +38,7 @@ test-notebook: $(BIN)/.installed-test
 	$(BIN)/pytest "notebooks/$(NAME).ipynb" "tests/test_notebooks.py" -k "$(NAME)"
 
 check: lint
-	$(BIN)/pytest conslaw tests --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest conslaw tests --ignore tests/test_variants.py --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # The compiled steps as plain Python, which checks every index against its bounds; without the tests of the machinery around the core.
 check-uncompiled: $(BIN)/.installed-test
