@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from nbval.plugin import IPyNbCell, coalesce_streams
 
+from conslaw.paper.provenance import cores
+
 settings.register_profile("untimed", deadline=None)  # machines are slow at times
 settings.load_profile("untimed")
 FRESH = tempfile.TemporaryDirectory(prefix="conslaw-figures-")
@@ -29,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["CONSLAW_RECORDS"] = str(Path(__file__).parent / "figures")
     os.environ.pop("MPLBACKEND", None)  # kernels draw into the notebook
     if workers := len(config.getoption("tx", [])):
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))
 
 
 def pytest_unconfigure() -> None:

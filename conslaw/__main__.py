@@ -5,6 +5,9 @@ import sys
 
 def main() -> None:
     """Run the command line. It needs the extra `notebooks`; without, say so."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no Greek letters shows the rest
     try:
         from conslaw.paper import commands
     except ModuleNotFoundError as error:

@@ -80,6 +80,7 @@ def draw(
         raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
     if not _is_integer(samples) or samples < 1:
         raise ValueError(f"samples must be an integer of at least 1, got {samples!r}")
+    samples = int(samples)
     if order not in ("weights_first", "data_first"):
         raise ValueError(f"order must be 'weights_first' or 'data_first', got {order!r}")
 
@@ -114,8 +115,8 @@ def as_problem(
     *,
     weights: Sequence | None = None,
     biases: Sequence = (),
-    hidden: Sequence[int] = (64,),
-    seeds: Sequence[int] = (0,),
+    hidden: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
     bias: bool = False,
     loss: str | float = "cross_entropy",
     activation: str | float | Activation = "relu",
@@ -129,8 +130,8 @@ def as_problem(
         targets: Integer labels 0 … K − 1, shape (n,) or (M, n), or numbers, shape (n, K) or (M, n, K).
         weights: W_1 … W_L, each (out, in) as in `torch.nn.Linear`, or (M, out, in); by default drawn from the seeds.
         biases: b_1 … b_L, each (out,) or (M, out), of networks whose weights are given.
-        hidden: Widths of the hidden layers of drawn networks.
-        seeds: One for each drawn network.
+        hidden: Widths of the hidden layers of drawn networks; by default one of 64 units.
+        seeds: One for each drawn network; by default 0.
         bias: Whether drawn networks have biases.
         loss: As in `draw`.
         activation: As in `draw`.
@@ -156,6 +157,9 @@ def as_problem(
     offsets = [_array(f"biases[{i}]", b, dtype) for i, b in enumerate(biases)]
     if given is None and offsets:
         raise ValueError("biases must come with weights; for drawn networks with biases pass bias=True")
+    if given is not None and (hidden is not None or seeds is not None or bias):
+        raise ValueError("hidden, seeds and bias are of drawn networks, and must not come with weights")
+    hidden, seeds = (64,) if hidden is None else hidden, (0,) if seeds is None else seeds
     if given is not None and not all(weight.dim() in (2, 3) for weight in given):
         raise ValueError(f"weights must be (out, in) or (M, out, in) each, got {[tuple(w.shape) for w in given]}")
 
@@ -165,8 +169,10 @@ def as_problem(
             raise ValueError(f"targets must be labels from 0 to {classes - 1}, got {int(y.min())} to {int(y.max())}")
         y = torch.nn.functional.one_hot(y.long(), classes)
     if y.dim() != x.dim() or y.shape[:-1] != x.shape[:-1]:
-        rows = ", ".join(map(str, x.shape[:-1]))
-        raise ValueError(f"targets must have shape ({rows},) as labels or ({rows}, K), got {tuple(y.shape)}")
+        rows, kind = ", ".join(map(str, x.shape[:-1])), str(y.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"targets must have shape ({rows},) as integer labels or ({rows}, K), got {tuple(y.shape)} of {kind}"
+        )
 
     if given is None:
         hidden = _integers("hidden", hidden, "positive integers, the widths of the hidden layers", 0)
@@ -217,8 +223,18 @@ def _array(name: str, values, dtype: torch.dtype | None) -> Tensor:
     """Return a copy of an array as a tensor on the CPU, of the given type."""
     try:
         if isinstance(values, Tensor):
-            return values.detach().to("cpu", dtype, copy=True)
-        return torch.tensor(np.asarray(values), dtype=dtype, device="cpu")
+            numbers = values.detach().to("cpu", copy=True)
+        else:
+            array = np.asarray(values)
+            if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
+                raise ValueError("some of it is masked")
+            kind = np.int64 if array.dtype.kind in "iub" else complex if array.dtype.kind == "c" else np.float64
+            numbers = torch.tensor(np.ascontiguousarray(array, dtype=kind), device="cpu")
+        if numbers.is_complex() or numbers.layout != torch.strided:
+            raise ValueError("it must be real and dense")
+        if dtype is None:
+            return numbers if numbers.is_floating_point() else numbers.long()
+        return numbers.to(dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be an array of numbers, got {type(values).__name__}: {error}") from error
 
@@ -241,7 +257,7 @@ def _integers(name: str, numbers: Sequence[int], wanted: str, least: int) -> lis
 def _seeds(seeds: Sequence[int], name: str = "seeds") -> list[int]:
     """Check that seeds are different integers, each of which draws other numbers."""
     try:
-        listed = list(seeds)
+        listed = seeds.tolist() if isinstance(seeds, Tensor | np.ndarray) else list(seeds)
     except TypeError:
         listed = []
     if not listed or not all(_is_integer(seed) and 0 <= seed < SEEDS for seed in listed):

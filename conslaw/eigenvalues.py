@@ -63,8 +63,8 @@ def lanczos(
 
     Returns:
         The eigenpairs, converged or not; NaN, and not converged, for matrices that are not finite or whose products
-        overflow. An eigenvalue that is repeated is found as often as it is sought: each pair is searched for in the
-        space orthogonal to those before it, and a start vector's part in that space is refreshed.
+        overflow or underflow. An eigenvalue that is repeated is found as often as it is sought: each pair is searched
+        for in the space orthogonal to those before it, and a start vector's part in that space is refreshed.
 
     Raises:
         ValueError: If `count` is not between 1 and P, or larger than `iterations`.
@@ -126,6 +126,8 @@ def _largest(
         norm = vector.norm(dim=1)
         broken = broken | ~(norm.isfinite() & diagonal[-1].isfinite())  # overflow, or a diverged network
         largest = torch.maximum(largest, diagonal[-1].abs() + norm)
+        # Where squares underflow, a norm of zero tells nothing.
+        broken = broken | ((largest > 0) & (largest < torch.finfo(norm.dtype).tiny ** 0.5))
         exhausted = norm <= torch.finfo(norm.dtype).eps * size * largest  # the start vectors lie in an invariant space
         norm = norm.masked_fill(exhausted, 0.0)
         if step % 3 == 0 or step == steps:

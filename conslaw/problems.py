@@ -57,11 +57,13 @@ class Problem:
     an `Activation`."""
     origin: Origin = field(default_factory=Origin)
     """Data set and seeds."""
-    samples: int = field(init=False)
-    """n, the number of samples the loss is a mean over."""
-    widths: tuple[int, ...] = field(init=False)
-    """d, the hidden widths, K, before any change of coordinates."""
-    left_out: Tensor | None = field(init=False, default=None)
+    samples: int | None = None
+    """n, the number of samples the loss is a mean over; by default the number of columns of the data."""
+    widths: tuple[int, ...] | None = None
+    """d, the hidden widths, K, before any change of coordinates; by default those of the tensors."""
+    are_statistics: bool = False
+    """Whether the columns of the data are not samples but sufficient statistics of them, see `reduced`."""
+    left_out: Tensor | None = None
     """W_1 P W_1ᵀ, shape (M, m, m), where P projects off the span of the inputs and `in_span_of_inputs` has left that
     part of W_1 out; training does not move it. Its trace is what is missing in ‖W_1‖²."""
     runs: Tensor | None = field(init=False, default=None)
@@ -74,17 +76,29 @@ class Problem:
         object.__setattr__(self, "weights", tuple(self.weights))
         object.__setattr__(self, "biases", tuple(self.biases))
         check_tensors(self.weights, self.biases, self.inputs, self.targets)
+        networks, _, columns = self.inputs.shape
+        if not self.are_statistics and self.samples not in (None, columns):
+            raise ValueError(f"samples must be {columns}, the number of columns of inputs, or None, got {self.samples}")
+        if self.left_out is not None:
+            units = self.weights[0].shape[1]
+            expect("left_out", self.left_out, (networks, units, units))
         seeds = self.origin.seeds
         if seeds is not None and len(seeds) != len(self.inputs):
             raise ValueError(f"origin must hold {len(self.inputs)} seeds, got {len(seeds)}")
         self._check_kind()
-        object.__setattr__(self, "samples", self.inputs.shape[2])
-        object.__setattr__(self, "widths", (self.inputs.shape[1], *(weight.shape[1] for weight in self.weights)))
+        object.__setattr__(self, "samples", self.samples or columns)
+        if self.left_out is None or self.widths is None:
+            object.__setattr__(self, "widths", (self.inputs.shape[1], *(weight.shape[1] for weight in self.weights)))
 
     def _check_kind(self) -> None:
         """Check that loss and activation are known, and that targets are what the loss needs."""
-        activation_function(self.activation)
-        if cross_entropy_weight(self.loss):
+        is_linear, entropy = activation_function(self.activation).slope == 1, cross_entropy_weight(self.loss)
+        if self.are_statistics and (entropy or not is_linear):
+            raise ValueError(
+                "a reduced problem holds sufficient statistics of linear networks under squared error, got activation "
+                f"{self.activation!r} and loss {self.loss!r}; vary the problem before it is reduced"
+            )
+        if entropy:
             check_probabilities(self.targets)
 
     def _derive(self, **changes: object) -> "Problem":
@@ -127,6 +141,11 @@ class Problem:
     def entropy_weight(self) -> float:
         """Weight of cross-entropy in the loss: 0 for squared error."""
         return cross_entropy_weight(self.loss)
+
+    @property
+    def is_linear_regression(self) -> bool:
+        """Whether the networks are linear and the loss is squared error, so that Gram matrices are all they see."""
+        return self.sigma.slope == 1 and not self.entropy_weight
 
     def two_layers(self) -> tuple[Tensor, Tensor]:
         """Return W_1 and W_2, where these are all parameters.
@@ -180,8 +199,22 @@ class Problem:
         return self._derive(weights=parameters[: self.depth], biases=parameters[self.depth :], left_out=left_out)
 
     def select(self, networks: Tensor | Sequence[int]) -> "Problem":
-        """Return copies of the networks and data at the given indices (J,) of the M networks."""
-        index = torch.as_tensor(networks, dtype=torch.int64, device="cpu")
+        """Return copies of some of the M networks, with their data.
+
+        Args:
+            networks: Their indices (J,), or a mask (M,).
+
+        Raises:
+            ValueError: If it is neither, or selects none.
+        """
+        index = torch.as_tensor(networks, device="cpu")
+        if index.dtype == torch.bool and index.shape == (len(self),):
+            index = index.nonzero().flatten()
+        if index.dim() != 1 or index.dtype.is_floating_point or index.dtype == torch.bool or not len(index):
+            raise ValueError(f"networks must be indices, or a mask of {len(self)} networks, got {networks}")
+        if not bool(((index >= -len(self)) & (index < len(self))).all()):
+            raise ValueError(f"networks must be from 0 to {len(self) - 1}, got {index.tolist()}")
+        index = index.long()
         there = index.to(self.inputs.device)
         shared = len(self.inputs) == 1 or is_shared(self.inputs)
         seeds = self.origin.seeds
@@ -234,18 +267,18 @@ class Problem:
         itself.
 
         Returns:
-            The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged; for variations of
-            it take `under`, as `dataclasses.replace` would take the columns for samples.
+            The problem with min(n, d + K) columns in `inputs` and `targets`, and `samples` unchanged.
 
         Raises:
             ValueError: If the networks are not linear, or the loss is not squared error.
         """
-        if self.sigma.slope != 1 or self.entropy_weight:
+        if not self.is_linear_regression:
             raise ValueError(f"problem must be of linear networks under squared error, got {self!r}")
         dim = self.inputs.shape[1]
         data = torch.cat([self.inputs, self.targets], 1).double()
         triangle = torch.linalg.qr(data.mT, mode="r").R.mT.to(self.inputs)
-        return self._derive(inputs=triangle[:, :dim].contiguous(), targets=triangle[:, dim:].contiguous())
+        inputs, targets = (part.contiguous() for part in triangle.split([dim, triangle.shape[1] - dim], 1))
+        return self._derive(inputs=inputs, targets=targets, are_statistics=True)
 
     def in_span_of_inputs(self) -> "Problem":
         """Return the problem with inputs in coordinates Qᵀx of their span, and W_1 Q for W_1: exact for any network.

@@ -38,7 +38,7 @@ def test_networks_at_times_of_one_run():
     for ours, theirs in zip(states[2].parameters, whole.parameters, strict=True):
         torch.testing.assert_close(ours, theirs[0], rtol=1e-12, atol=1e-14)
     for times in ([3, 1], [1, 1], [-1, 2]):
-        with pytest.raises(ValueError, match="times must be ascending"):
+        with pytest.raises(ValueError, match="times must be"):
             networks_at(problem, 0.01, times)
 
 

@@ -13,10 +13,12 @@ from conslaw import (
     draw,
     gradient_descent,
     loss_and_gradients,
+    networks_at,
 )
 from conslaw.paper.notebooks import NOTEBOOKS
 from conslaw.theory.switching import SwitchObserver
 from conslaw.training import _chunk
+from conslaw.training.optimizers import optimizer_name
 
 SEEDS = [42, 137, 256, 512, 1024]
 
@@ -252,6 +254,18 @@ def test_float32_is_close():
         ({"learning_rates": np.ones((2, 3))}, "learning_rates must have shape"),
         ({"learning_rates": "fast"}, "learning_rates must be numbers, got 'fast'"),
         ({"learning_rates": None}, "learning_rates must be"),
+        ({"learning_rates": "0.1"}, "learning_rates must be numbers, got '0.1'"),
+        ({"learning_rates": True}, "learning_rates must be numbers, got True"),
+        ({"record_at": 5}, "record_at must be times from 0 to 2, got 5"),
+        ({"record_at": [True]}, "record_at must be times from 0 to 2"),
+        ({"observe": {"x": 3}}, r"observe\['x'\] must be a function, or a pair of one and of times"),
+        ({"observe": {"x": lambda n: n.weights[0].mean()}}, r"observe\['x'\] must return a real tensor \(1, …\)"),
+        ({"observe": {"x": lambda n: torch.ones(2)}}, r"observe\['x'\] must return a real tensor .* got \(2,\)"),
+        ({"observe": {"x": lambda n: 1.0}}, r"observe\['x'\] must return a real tensor .* got float"),
+        (
+            {"observe": {"x": lambda n: torch.ones(1, n.step + 1)}},
+            r"the same shape at all times, got \(2,\) after \(1,\)",
+        ),
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"steps": 1e2}, "steps must be an integer of at least 1, got 100.0"),
         ({"steps": True}, "steps must be an integer"),
@@ -397,3 +411,31 @@ def test_observers_are_told_which_runs_they_see():
     gradient_descent(problem, [0.01, 1e5], 70, record_every=70, observe={"x": (observe, [0, 70])})
     assert seen == [([0, 1, 2, 3], (1, 2, 1, 2)), ([0, 1], (1, 2))]
     assert problem.runs is None
+
+
+def test_networks_at_checks_its_arguments():
+    problem = draw([1, 2], (20, 8, 5))
+    assert len(networks_at(problem, [0.1, 0.2], torch.tensor([0, 2]))) == 2
+    for rate, times, message in (
+        ([0.1, 0.2, 0.3], [1], "learning_rate must be one number, or one for each of 2 networks"),
+        (-0.1, [0], "learning_rates must be positive"),
+        (0.1, [2.5], "times must be times from 0"),
+        (0.1, [], "times must be ascending"),
+        (0.1, [-1, 2], "times must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            networks_at(problem, rate, times)
+
+
+def test_optimizers_have_names_of_their_own():
+    names = [optimizer_name(o) for o in ("gd", "momentum", Momentum(), Momentum(0.5), Adam(), Adam(epsilon=1e-3))]
+    assert names[:3] == ["gd", "momentum", "momentum"]
+    assert names[3:] == ["Momentum(factor=0.5)", "adam", "Adam(decays=(0.9, 0.999), epsilon=0.001)"]
+    for wrong in (
+        lambda: Momentum("a"),
+        lambda: Adam(0.9),
+        lambda: Adam(epsilon=float("inf")),
+        lambda: Adam((0.9, "b")),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            wrong()

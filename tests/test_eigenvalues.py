@@ -192,3 +192,13 @@ def test_the_observer_takes_the_loss_from_the_problem():
     for loss in ("mse", "cross_entropy"):
         run = gradient_descent(problem.under(loss=loss), 0.01, 2, observe={"s": SharpnessObserver(1e-8)})
         torch.testing.assert_close(run.observed["s"][0, :, 0], sharpness(problem.under(loss=loss)).value)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-24), (torch.float32, 1e-22), (torch.float64, 1e-200)])
+def test_underflow_is_no_convergence(dtype, scale):
+    scales = torch.tensor([scale, 1.0, 0.0], dtype=dtype).view(3, 1, 1)
+    matrices = scales * torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.5], dtype=dtype))
+    found = lanczos(times(matrices), torch.ones(3, 4, dtype=dtype), tolerance=1e-5)
+    assert found.converged[:, 0].tolist() == [False, True, True]
+    assert found.values[0].isnan()
+    assert found.values[1:, 0].tolist() == [pytest.approx(3.0), 0.0]

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import scipy
 import torch
 
-from conslaw import conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, unit_laws
+from conslaw import as_problem, conserved_quantity, draw, gradient_descent, gradient_flow, matrix_laws, unit_laws
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -51,8 +52,11 @@ def test_flow_is_the_limit_of_small_steps():
         ({"duration": 0.0}, "duration must be positive and finite, got 0"),
         ({"duration": math.inf}, "duration must be positive and finite, got inf"),
         ({"duration": math.nan}, "duration must be positive and finite, got nan"),
-        ({"duration": 1.0, "times": 1}, "times must be at least 2"),
+        ({"duration": 1.0, "times": 1}, "times must be an integer of at least 2"),
         ({"duration": 1.0, "tolerance": 0.0}, "tolerance positive"),
+        ({"duration": "1"}, "duration must be positive and finite, got '1'"),
+        ({"duration": 1.0, "times": 2.5}, "times must be an integer"),
+        ({"duration": 1.0, "tolerance": 1e-20}, "tolerance must be at least 2e-14 in torch.float64, got 1e-20"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -78,3 +82,15 @@ def test_kinks_make_a_high_order_costly(monkeypatch):
         monkeypatch.setattr(scipy.integrate, "solve_ivp", counted)
         gradient_flow(draw([42]), 2.0, tolerance=1e-5)
     assert 4 * evaluations["RK45"] < evaluations["DOP853"]
+
+
+def test_a_flow_that_cannot_be_integrated_ends(monkeypatch):
+    weights = [np.full((4, 3), 1e200), np.full((3, 4), 1e200)]
+    huge = as_problem(np.eye(3), np.eye(3), weights=weights, loss="mse")
+    with pytest.raises(ValueError, match="the gradient of the problem must be finite"):
+        gradient_flow(huge, 1.0)
+    with pytest.raises(ValueError, match=r"tolerance must be at least 1e-05 in torch\.float32"):
+        gradient_flow(draw([1], dtype="float32"), 1.0, tolerance=1e-9)
+    monkeypatch.setattr("conslaw.training.flow.EVALUATIONS", 50)
+    with pytest.raises(RuntimeError, match=r"came to time .* of 1e\+12 in 50 evaluations"):
+        gradient_flow(draw([1], (20, 8, 5)), 1e12)

@@ -68,8 +68,9 @@ def test_there_are_figures(name):
 def test_minimal_agrees_with_the_core():
     code = [cell.source for cell in nbformat.read(NOTEBOOKS / "01_minimal.ipynb", 4).cells if cell.cell_type == "code"]
     assert "conslaw" not in "".join(code)
-    namespace = {}
+    namespace, threads = {}, torch.get_num_threads()
     exec(code[0].replace("2000", "100") + "\n" + code[1], namespace)
+    torch.set_num_threads(threads)
     run = gradient_descent(draw([42]), namespace["learning_rates"], 100)
     minimal = torch.tensor(list(namespace["drift"].values()), dtype=torch.float64)
     torch.testing.assert_close(run.drift[:, 0, 0], minimal, rtol=1e-9, atol=1e-13)

@@ -1,5 +1,7 @@
 """Problems: draws against published values and torch.nn.Linear, own arrays, and what no malformed problem gets past."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from conslaw import (
     Problem,
     SharpnessObserver,
     as_problem,
+    conserved_quantity,
     dense_hessian,
     draw,
     gradient_descent,
@@ -265,7 +268,7 @@ def test_own_weights_and_data_of_each_network():
         ({"inputs": np.empty((0, 3))}, r"inputs must have shape"),
         ({"inputs": "data.csv"}, "inputs must be an array of numbers, got str"),
         ({"inputs": np.where(X > 0.5, np.nan, X)}, "inputs must be finite, got 5 values"),
-        ({"targets": LABELS[:3]}, r"targets must have shape \(4,\) as labels or \(4, K\), got"),
+        ({"targets": LABELS[:3]}, r"targets must have shape \(4,\) as integer labels or \(4, K\), got"),
         ({"targets": LABELS - 1}, "targets must be labels from 0 to 1, got -1 to 1"),
         ({"targets": np.eye(3)[LABELS][:3]}, r"targets must have shape \(4,\)"),
         ({"targets": np.eye(3)[LABELS] * 2}, "targets must be probabilities under cross-entropy"),
@@ -384,8 +387,84 @@ def test_no_malformed_problem_reaches_a_kernel(data):
 
 def test_a_change_of_data_is_checked_too():
     problem = draw([1, 2])
-    assert replace(problem, inputs=problem.inputs[:, :, :50], targets=problem.targets[:, :, :50]).samples == 50
+    fewer = {"inputs": problem.inputs[:, :, :50], "targets": problem.targets[:, :, :50]}
+    assert replace(problem, **fewer, samples=None).samples == 50
+    with pytest.raises(ValueError, match="samples must be 50, the number of columns of inputs, or None, got 200"):
+        replace(problem, **fewer)
     with pytest.raises(ValueError, match="targets must have shape"):
         replace(problem, inputs=problem.inputs[:, :, :50])
     with pytest.raises(ValueError, match="origin must hold 1 seeds, got 2"):
         replace(problem.select([0]), origin=problem.origin)
+
+
+def test_networks_are_selected_by_index_or_mask():
+    problem = draw([1, 2, 3], (4, 3, 2), samples=5)
+    assert problem.select([2, 0]).origin.seeds == (3, 1)
+    assert problem.select([-1]).origin.seeds == (3,)
+    assert problem.select(torch.tensor([True, False, True])).origin.seeds == (1, 3)
+    for wrong in ([], [0.7, 1.2], torch.zeros(3, dtype=torch.bool), [True, False], [[0]], 1):
+        with pytest.raises(ValueError, match="networks must be indices, or a mask of 3 networks"):
+            problem.select(wrong)
+    with pytest.raises(ValueError, match="networks must be from 0 to 2"):
+        problem.select([3])
+
+
+def test_statistics_serve_linear_networks_under_squared_error_only():
+    problem = draw([1, 2], (4, 3, 2), samples=30, loss="mse", activation="linear")
+    reduced = problem.reduced()
+    again = replace(reduced, loss="mse")
+    torch.testing.assert_close(loss_and_gradients(again)[0], loss_and_gradients(problem)[0])
+    for change in ({"activation": "relu"}, {"loss": "cross_entropy"}):
+        with pytest.raises(ValueError, match="a reduced problem holds sufficient statistics"):
+            reduced.under(**change)
+        with pytest.raises(ValueError, match="a reduced problem holds sufficient statistics"):
+            replace(reduced, **change)
+
+
+def test_a_change_of_coordinates_is_carried_along():
+    problem = draw([1, 2], (12, 9, 4), samples=5, data_seed=3)
+    inside = replace(problem.in_span_of_inputs(), loss="mse")
+    assert inside.widths == (12, 9, 4)
+    torch.testing.assert_close(conserved_quantity(inside), conserved_quantity(problem))
+    with pytest.raises(ValueError, match=r"left_out must have shape \(2, 9, 9\)"):
+        replace(problem, left_out=torch.zeros(1, 9, 9).double())
+
+
+@pytest.mark.parametrize(
+    "kind", ["float32", "float16", "int8", "uint16", "uint64", ">f8", "longdouble", "object", "bool"]
+)
+def test_numbers_of_any_kind(kind):
+    values = (X > 0.5).astype(kind) if kind == "bool" else np.round(X * 12).astype(kind)
+    problem = as_problem(values, LABELS)
+    torch.testing.assert_close(problem.inputs[0].T, torch.tensor(values.astype(float)))
+    assert as_problem(X[::-1, ::-1], LABELS.astype("uint16")[::-1]).samples == 4
+    assert as_problem(np.asfortranarray(X), torch.tensor([0, 1, 1, 0], dtype=torch.uint8)).widths[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": X + 1j}, "inputs must be an array of numbers.*real and dense"),
+        ({"inputs": torch.tensor(X).to_sparse()}, "inputs must be an array of numbers.*real and dense"),
+        ({"inputs": np.ma.masked_greater(X, 0.5)}, "inputs must be an array of numbers.*masked"),
+        ({"targets": LABELS.astype(float)}, r"as integer labels or \(4, K\), got \(4,\) of float64"),
+        ({"weights": [np.ones((3, 3))], "hidden": [9]}, "hidden, seeds and bias are of drawn networks"),
+        ({"weights": [np.ones((3, 3))], "seeds": [5]}, "hidden, seeds and bias are of drawn networks"),
+        ({"weights": [np.ones((3, 3))], "bias": True}, "hidden, seeds and bias are of drawn networks"),
+    ],
+)
+def test_nothing_of_own_arrays_is_dropped_silently(change, message):
+    with pytest.raises(ValueError, match=message):
+        as_problem(**{"inputs": X, "targets": LABELS, **change})
+
+
+def test_seeds_and_samples_as_arrays_and_whole_floats():
+    assert draw(torch.tensor([1, 2]), (4, 3, 2), samples=5.0).origin.seeds == (1, 2)
+    assert draw(np.array([1, 2]), (4, 3, 2), samples=5).samples == 5
+
+
+def test_problems_travel():
+    problem = draw([1, 2], (12, 9, 4), samples=5, data_seed=3).in_span_of_inputs()
+    for twin in (copy.deepcopy(problem), pickle.loads(pickle.dumps(problem))):
+        assert repr(twin) == repr(problem)
+        torch.testing.assert_close(conserved_quantity(twin), conserved_quantity(problem))

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tqdm import tqdm
 
-from conslaw.paper import execution, files, notebooks, records
+from conslaw.paper import execution, files, notebooks, records, stamps
 from conslaw.paper.commands import main
 from conslaw.paper.rebuild import LONGEST, _follow, rebuild
 from conslaw.paper.stamps import is_up_to_date
@@ -268,6 +268,29 @@ def test_other_code_or_other_words_replace(without_kernel):
     notebook.cells[-1].outputs[0].text = "other words\n"
     nbformat.write(notebook, without_kernel / "good.ipynb")
     assert not rebuild(["good"], force=True)[0].kept
+
+
+@pytest.mark.parametrize("foreign", [b"another figure IEND\xaeB`\x82", b""])
+def test_a_foreign_figure_is_replaced(without_kernel, figures, foreign):
+    rebuild(["good"])
+    mine = (figures / "figure.png").read_bytes()
+    (figures / "figure.png").write_bytes(foreign)
+    assert not rebuild(["good"])[0].kept
+    assert (figures / "figure.png").read_bytes() == mine
+    assert rebuild(["good"], force=True)[0].kept
+
+
+def test_what_another_package_drew_is_replaced(without_kernel, figures, tmp_path, monkeypatch):
+    """Figures may show what no record holds, so only the libraries may differ between the files that stay."""
+    (tmp_path / "package" / "paper").mkdir(parents=True)
+    (tmp_path / "package" / "paper" / "plotting.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(stamps, "PACKAGE", tmp_path / "package")
+    rebuild(["good"])
+    monkeypatch.setattr(stamps, "versions", lambda: {"torch": "another build"})
+    assert rebuild(["good"])[0].kept
+    (tmp_path / "package" / "theory.py").write_text("changed = True", encoding="utf-8")
+    assert not rebuild(["good"])[0].kept
+    assert rebuild(["good"], force=True)[0].kept
 
 
 def test_a_summary_is_made_anew_when_what_it_shows_is(without_kernel, figures):

@@ -68,7 +68,7 @@ def test_deeper_networks_have_a_column_for_each_pair():
     table = run_table(run)
     assert (table.depth == 3).all()
     assert (table.width == 4).all()
-    assert (table.optimizer == "momentum").all()
+    assert (table.optimizer == "Momentum(factor=0.5)").all()
     assert (table.dtype == "float32").all()
     for pair in (0, 1):
         assert table[f"drift_{pair + 1}"].tolist() == run.drift[..., pair].flatten().tolist()

@@ -88,7 +88,7 @@ def read_cells(name: str) -> list[dict]:
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         return [{**cell, "source": "".join(cell["source"]), "metadata": cell["metadata"]} for cell in cells]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no notebook: {error}") from error
 
 

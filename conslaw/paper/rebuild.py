@@ -26,7 +26,7 @@ from conslaw.paper.parameters import changed, check
 from conslaw.paper.prints import print_differences
 from conslaw.paper.provenance import cores
 from conslaw.paper.records import figures_folder, variant_folder
-from conslaw.paper.stamps import code_of, is_up_to_date, state_of, write_stamp
+from conslaw.paper.stamps import code_of, is_as_made, is_up_to_date, state_of, write_stamp
 
 __all__ = ["Outcome", "rebuild"]
 
@@ -172,7 +172,7 @@ def _run(name: str, values: Mapping[str, object], threads: int, processes: Proce
     if source.read_bytes() != before:
         return {"error": "the notebook was edited while it ran; the edit stays, nothing was written, run it again"}
     comparison, former = compare(made, figures), json.loads(before)
-    same_code = former["metadata"].get("conslaw") == executed["metadata"]["conslaw"]
+    same_code = former["metadata"].get("conslaw") == executed["metadata"]["conslaw"] and is_as_made(name, state)
     kept = same_code and not comparison.beyond and not print_differences(executed["cells"], former["cells"])
     if not kept:
         replace_files({**{figures / file: made[file] for file in made}, source: text})

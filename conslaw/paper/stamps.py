@@ -15,7 +15,7 @@ from conslaw.paper.notebooks import is_summary, read_cells
 from conslaw.paper.provenance import versions
 from conslaw.paper.records import figures_folder
 
-__all__ = ["code_of", "is_up_to_date", "state_of", "write_stamp"]
+__all__ = ["code_of", "is_as_made", "is_up_to_date", "state_of", "write_stamp"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 UNUSED = {"commands", "execution", "prints", "rebuild", "site", "stamps", "sweep"}  # of paper/: no notebook needs them
@@ -48,6 +48,16 @@ def is_up_to_date(name: str) -> bool:
         return stamp["state"] == state_of(name) and stamp["made"] == _made(name, map(Path, stamp["made"]))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def is_as_made(name: str, state: str) -> bool:
+    """Tell whether all is as it was last made here, by this code and package; what was not made here is trusted."""
+    try:
+        stamp = json.loads(_stamp(name).read_text(encoding="utf-8"))
+        same_code = stamp["state"].split(" ")[:2] == state.split(" ")[:2]  # whatever the libraries
+        return same_code and stamp["made"] == _made(name, map(Path, stamp["made"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return True
 
 
 def write_stamp(name: str, state: str, files: Iterable[Path]) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from conslaw.paper import notebooks
 from conslaw.paper.agreement import FLOAT32_UNIT
 from conslaw.paper.records import Record
+from conslaw.training.optimizers import optimizer_name
 from conslaw.training.trajectory import Trajectory
 
 __all__ = ["beside_published", "run_table"]
@@ -27,7 +28,7 @@ def run_table(trajectory: Trajectory, **columns) -> pd.DataFrame:
         squared_weights is Σ‖W_l‖² at the start, loss_final the loss before the last update. The seed is missing where
         weights were not drawn.
     """
-    problem, optimizer, activation = trajectory.problem, trajectory.optimizer, trajectory.problem.activation
+    problem, activation = trajectory.problem, trajectory.problem.activation
     rates = trajectory.learning_rates.numpy()
     seeds = problem.origin.seeds or [None] * len(problem)
     common = {
@@ -38,10 +39,10 @@ def run_table(trajectory: Trajectory, **columns) -> pd.DataFrame:
         "depth": problem.depth,
         "activation": activation if isinstance(activation, str | Real) else "own",
         "loss": problem.loss,
-        "optimizer": optimizer if isinstance(optimizer, str) else type(optimizer).__name__.lower(),
+        "optimizer": optimizer_name(trajectory.optimizer),
         "seed": np.array(seeds),
         "eta": rates,
-        "steps": int(trajectory.times[-1]),
+        "steps": int(trajectory.times[-1]) if trajectory.optimizer != "flow" else None,
         "dtype": str(problem.inputs.dtype).removeprefix("torch."),
     }
     pairs = range(problem.depth - 1)

@@ -41,7 +41,7 @@ class Grids:
 
 def initial_sharpness(problem: Problem) -> np.ndarray:
     """λ_max(0) of every network, shape (M,), float64; of linear ones under squared error from sufficient statistics."""
-    reducible = problem.sigma.slope == 1 and not (problem.entropy_weight or problem.biases)
+    reducible = problem.is_linear_regression and not problem.biases
     return sharpness(problem.reduced() if reducible else problem).value.double().cpu().numpy()
 
 

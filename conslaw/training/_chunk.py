@@ -24,7 +24,8 @@ __all__ = ["LARGEST", "Observable", "Recorded", "chunks", "descend"]
 
 Observable = Callable[[Problem], Tensor]
 """A function of J networks in training, whose values (J, …) are recorded. `runs` of these networks tells which of the
-R·M runs they are: networks that have diverged are no longer among them. `step` tells the time."""
+R·M runs they are: networks that have diverged are no longer among them. `step` tells the time. Their weights are those
+in training, which the next step overwrites: they are to be read, and copied to be kept."""
 CACHE_BYTES = 2**21
 """Hidden activations of the networks that one thread works at, so that they stay in its core's cache."""
 BLOCK = 64
@@ -114,7 +115,8 @@ def descend(
         for name, (observable, own) in watched.items():
             if start in entries[name]:
                 networks = trained.networks
-                values = observable(networks.in_training(networks.runs, start)).double().cpu()
+                values = observable(networks.in_training(networks.runs, start))
+                values = _checked(name, values, len(networks), observed.get(name))
                 history = observed.setdefault(name, _missing(len(own), runs, *values.shape[1:]))
                 history[entries[name][start], alive] = values
         updates = min(stop, steps) - start
@@ -132,12 +134,12 @@ def descend(
         advance((stop - start) * runs)
 
         sound = _is_sound(block.losses, block.squared_gradient_norms).all(0)
-        if not sound.all():
-            alive = alive[sound]
-            trained.keep(sound.nonzero().flatten())
+        alive = alive[sound]
         if len(alive) == 0:
             advance((steps + 1 - stop) * runs)
             break
+        if not sound.all():
+            trained.keep(sound.nonzero().flatten())
 
     broken = ~_is_sound(losses, squared_gradient_norms)
     dead = broken.cumsum(0) > 0
@@ -151,8 +153,9 @@ def descend(
     for name, history in observed.items():
         history[dead[torch.tensor(watched[name][1], device="cpu")]] = math.nan
     final = tuple(_missing(runs, *p.shape[1:], dtype=p.dtype) for p in before.parameters)
-    for end, parameter in zip(final, trained.networks.parameters, strict=True):
-        end[alive] = parameter.cpu()
+    if len(alive):
+        for end, parameter in zip(final, trained.networks.parameters, strict=True):
+            end[alive] = parameter.cpu()
     return Recorded(
         parameters=final,
         loss=losses[times].mT,
@@ -165,6 +168,19 @@ def descend(
         diverged_at=torch.where(broken.any(0), broken.int().argmax(0), -1),
         observed={name: history.movedim(0, 1) for name, history in observed.items()},
     )
+
+
+def _checked(name: str, values: object, networks: int, history: Tensor | None) -> Tensor:
+    """Check what an observable returns of J networks, and return it in float64 on the CPU."""
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    rest = None if history is None else tuple(history.shape[2:])
+    if not isinstance(values, Tensor) or values.is_complex() or values.dim() < 1 or len(values) != networks:
+        raise ValueError(
+            f"observe[{name!r}] must return a real tensor ({networks}, …) of {networks} networks, got {shape}"
+        )
+    if rest not in (None, shape[1:]):
+        raise ValueError(f"observe[{name!r}] must return the same shape at all times, got {shape[1:]} after {rest}")
+    return values.double().cpu()
 
 
 def _is_sound(losses: Tensor, squared_gradient_norms: Tensor) -> Tensor:

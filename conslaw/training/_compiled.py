@@ -104,5 +104,6 @@ def _call(*arguments) -> None:
             return _kernel(True)(*arguments)
         except Exception as error:  # numba raises whatever the disk and pickle raise, before a step is taken
             _cache_is_usable = False
-            warnings.warn(f"compiled anew, as numba's cache cannot be used: {error}", stacklevel=2)
+            place = "; delete what NUMBA_CACHE_DIR or conslaw/training/__pycache__ holds"
+            warnings.warn(f"compiled anew, as numba's cache cannot be used: {error!r}{place}", stacklevel=2)
     return _kernel(False)(*arguments)

@@ -4,6 +4,7 @@ R learning rates × M networks are trained chunk by chunk (`_chunk`): by batched
 or small ones on a CPU one by one and compiled (`_compiled`).
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
@@ -67,13 +68,15 @@ def gradient_descent(
     step = optimizer_function(optimizer)
     watched = {}
     for name, what in (observe or {}).items():
-        observable, own = what if isinstance(what, tuple) else (what, times)
+        observable, own = what if isinstance(what, tuple) and len(what) == 2 else (what, times)
+        if not callable(observable):
+            raise ValueError(f"observe[{name!r}] must be a function, or a pair of one and of times, got {what!r}")
         own = _times(f"times in observe[{name!r}]", own, steps)
         if own != sorted({0, *own}):
             raise ValueError(f"times in observe[{name!r}] must ascend from 0 to at most {steps}, got {own}")
         watched[name] = (observable, own)
     trained = problem
-    if problem.sigma.slope == 1 and not (problem.entropy_weight or problem.biases or watched):
+    if problem.is_linear_regression and not (problem.biases or watched):
         trained = problem.reduced()  # a linear network under squared error: fewer columns, the same training
 
     copies = torch.arange(networks, device="cpu").repeat(len(rates))
@@ -103,6 +106,8 @@ def gradient_descent(
 def _rates(learning_rates: float | list | np.ndarray | Tensor, networks: int) -> Tensor:
     """Check learning rates and return one for each run, shape (R, M), float64."""
     try:
+        if isinstance(learning_rates, str | bool):
+            raise TypeError
         given = learning_rates if isinstance(learning_rates, Tensor) else np.array(learning_rates, float)
         rates = torch.as_tensor(given, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError) as error:
@@ -118,9 +123,13 @@ def _rates(learning_rates: float | list | np.ndarray | Tensor, networks: int) ->
 
 def _times(name: str, times: Sequence[int] | Tensor, steps: int) -> list[int]:
     """Check numbers of steps, also those of a tensor or an array."""
-    listed = [time.item() if hasattr(time, "item") else time for time in times]
-    if not all(isinstance(time, Integral) and 0 <= time <= steps for time in listed):
-        raise ValueError(f"{name} must be times from 0 to {steps}, got {listed}")
+    try:
+        listed = [time.item() if hasattr(time, "item") else time for time in times]
+    except TypeError:
+        listed = [times]
+    whole = (isinstance(time, Integral) and not isinstance(time, bool) and 0 <= time <= steps for time in listed)
+    if not hasattr(times, "__len__") or not all(whole):
+        raise ValueError(f"{name} must be times from 0 to {steps}, got {times}")
     return listed
 
 
@@ -136,12 +145,18 @@ def networks_at(problem: Problem, learning_rate: float | np.ndarray | Tensor, ti
         The networks after each of these numbers of steps, with their data.
 
     Raises:
-        ValueError: If the times do not ascend.
+        ValueError: If the times do not ascend, or a rate is not positive.
     """
-    listed = list(times)
-    if not listed or listed != sorted({*listed}) or listed[0] < 0:
+    listed = _times("times", times, sys.maxsize)
+    if not listed or listed != sorted({*listed}):
         raise ValueError(f"times must be ascending numbers of steps, got {listed}")
-    rates = torch.as_tensor(learning_rate, dtype=torch.float64, device="cpu").expand(1, len(problem))
+    given = learning_rate if isinstance(learning_rate, Tensor) else np.array(learning_rate, float)
+    rates = torch.as_tensor(given, device="cpu")
+    if rates.dim() > 1 or (rates.dim() == 1 and len(rates) != len(problem)):
+        raise ValueError(
+            f"learning_rate must be one number, or one for each of {len(problem)} networks, got {learning_rate}"
+        )
+    rates = _rates(rates.expand(1, len(problem)), len(problem))
     networks, taken, states = problem, 0, []
     for time in listed:
         if time > taken:

@@ -1,6 +1,7 @@
 """Gradient flow dW_l/dt = −∂L/∂W_l, the limit of small learning rates, in which C_l is conserved (Theorem 1)."""
 
 import math
+from numbers import Integral, Real
 
 import numpy as np
 import scipy
@@ -13,6 +14,9 @@ from conslaw.problems import Problem
 from conslaw.training.trajectory import Trajectory
 
 __all__ = ["gradient_flow"]
+
+EVALUATIONS = 200_000
+"""Most evaluations of the gradient, after which something is wrong: a duration, or a tolerance."""
 
 
 def gradient_flow(
@@ -37,17 +41,20 @@ def gradient_flow(
         Trajectory with R = 1. Its learning rates and sums over steps are NaN: a flow has no steps.
 
     Raises:
-        ValueError: If `duration` is not positive and finite, `times` below 2, `tolerance` not positive, or a weight not
-            finite, as those of diverged networks are.
-        RuntimeError: If the integration fails.
+        ValueError: If `duration` is not positive and finite, `times` below 2, `tolerance` not above the rounding of
+            the problem's dtype, or a weight or the gradient not finite, as those of diverged networks are.
+        RuntimeError: If the integration fails, or takes more than 200,000 evaluations of the gradient.
     """
-    if not 0 < duration < math.inf:
-        raise ValueError(f"duration must be positive and finite, got {duration}")
-    if times < 2 or not tolerance > 0:
-        raise ValueError(f"times must be at least 2 and tolerance positive, got {times} and {tolerance}")
+    if not isinstance(duration, Real) or not 0 < duration < math.inf:
+        raise ValueError(f"duration must be positive and finite, got {duration!r}")
+    if not isinstance(times, Integral) or times < 2 or not tolerance > 0:
+        raise ValueError(f"times must be an integer of at least 2 and tolerance positive, got {times} and {tolerance}")
     if not all(bool(p.isfinite().all()) for p in problem.parameters):
         raise ValueError("weights of the problem must be finite, got some that are not")
-    workspace = Workspace()
+    least = 100 * torch.finfo(problem.inputs.dtype).eps
+    if tolerance < least:
+        raise ValueError(f"tolerance must be at least {least:.0e} in {problem.inputs.dtype}, got {tolerance}")
+    workspace, evaluations = Workspace(), 0
     shapes = [p.shape for p in problem.parameters]
     sizes = [p.numel() for p in problem.parameters]
 
@@ -55,11 +62,20 @@ def gradient_flow(
         parts = torch.as_tensor(state, device="cpu").to(problem.inputs).split(sizes)
         return problem.with_parameters([part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
 
-    def velocity(_: float, state: np.ndarray) -> np.ndarray:
+    def velocity(time: float, state: np.ndarray) -> np.ndarray:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > EVALUATIONS:
+            raise RuntimeError(
+                f"gradient flow came to time {time:.3g} of {duration:g} in {EVALUATIONS} evaluations; take a shorter "
+                "duration or a larger tolerance"
+            )
         _, gradients = loss_and_gradients(networks(state), workspace)
         return -torch.cat([g.flatten() for g in gradients]).double().cpu().numpy()
 
     start = torch.cat([p.flatten() for p in problem.parameters]).double().cpu().numpy()
+    if not np.isfinite(velocity(0.0, start)).all():
+        raise ValueError("the gradient of the problem must be finite, got one that overflows")
     recorded = np.linspace(0, duration, times)
     solution = scipy.integrate.solve_ivp(
         velocity, (0, duration), start, "RK45", recorded, rtol=tolerance, atol=tolerance / 100

@@ -11,12 +11,13 @@ have no such law.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Adam", "Momentum", "Optimizer", "optimizer_function"]
+__all__ = ["Adam", "Momentum", "Optimizer", "optimizer_function", "optimizer_name"]
 
 
 class Optimizer(Protocol):
@@ -45,8 +46,8 @@ class Momentum:
 
     def __post_init__(self):
         """Check the factor."""
-        if not 0 <= self.factor < 1:
-            raise ValueError(f"factor must be from 0 to below 1, got {self.factor}")
+        if not isinstance(self.factor, Real) or not 0 <= self.factor < 1:
+            raise ValueError(f"factor must be from 0 to below 1, got {self.factor!r}")
 
     def start(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Return velocities of zero, see `Optimizer`."""
@@ -74,7 +75,9 @@ class Adam:
 
     def __post_init__(self):
         """Check the numbers."""
-        if not all(0 <= decay < 1 for decay in self.decays) or not self.epsilon > 0:
+        pair = isinstance(self.decays, tuple | list) and len(self.decays) == 2
+        real = pair and all(isinstance(number, Real) for number in (*self.decays, self.epsilon))
+        if not real or not all(0 <= decay < 1 for decay in self.decays) or not 0 < self.epsilon < math.inf:
             raise ValueError(
                 f"decays must be from 0 to below 1 and epsilon positive, got {self.decays} and {self.epsilon}"
             )
@@ -97,6 +100,15 @@ class Adam:
         ]
 
 
+NAMED = {"gd": None, "momentum": Momentum(), "adam": Adam()}
+
+
+def optimizer_name(optimizer: str | Optimizer) -> str:
+    """Name an optimizer: one of the named ones by its name, another by its numbers, such as Momentum(factor=0.5)."""
+    names = [name for name, known in NAMED.items() if known is not None and known == optimizer]
+    return optimizer if isinstance(optimizer, str) else next(iter(names), repr(optimizer))
+
+
 def optimizer_function(optimizer: str | Optimizer) -> Optimizer | None:
     """Look up an optimizer.
 
@@ -109,9 +121,8 @@ def optimizer_function(optimizer: str | Optimizer) -> Optimizer | None:
     Raises:
         ValueError: If `optimizer` is none of these.
     """
-    named = {"gd": None, "momentum": Momentum(), "adam": Adam()}
-    if isinstance(optimizer, str) and optimizer in named:
-        return named[optimizer]
+    if isinstance(optimizer, str) and optimizer in NAMED:
+        return NAMED[optimizer]
     if not (hasattr(optimizer, "start") and hasattr(optimizer, "directions")):
-        raise ValueError(f"optimizer must be one of {', '.join(named)} or an Optimizer, got {optimizer!r}")
+        raise ValueError(f"optimizer must be one of {', '.join(NAMED)} or an Optimizer, got {optimizer!r}")
     return optimizer
