@@ -37,6 +37,7 @@ def provenance() -> dict[str, object]:
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     of_torch = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
     return versions() | {
+        "torch": torch.__version__,  # with its build, which the package's metadata may leave out
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
