@@ -93,3 +93,17 @@ def test_two_classes_have_the_hessian_of_their_margins():
     torch.testing.assert_close(margins.curvature_ratio(), kappa, rtol=margins.weights.max().item(), atol=0)
     assert 1 < margins.curvature_ratio().item() < 10
     assert margins.curvature_ratio(problem.targets.mT @ problem.targets).item() < margins.curvature_ratio().item()
+
+
+def test_curvature_ratio_of_each_network_by_itself():
+    problem = draw([0, 1, 2], (6, 7, 4), samples=11)
+    together = margin_kernel(problem)
+    mask = problem.targets.mT @ problem.targets
+    for network in range(3):
+        alone = margin_kernel(problem.select([network]))
+        torch.testing.assert_close(together.curvature_ratio()[network], alone.curvature_ratio()[0])
+        torch.testing.assert_close(together.curvature_ratio(mask)[network], alone.curvature_ratio(mask[[network]])[0])
+        roots, weights = alone.weights[0].sqrt(), alone.weights[0]
+        top = torch.linalg.eigvalsh(torch.diag(roots) @ alone.kernel[0] @ torch.diag(roots))[-1]
+        expected = top * weights.sum() / (weights @ alone.kernel[0] @ weights)
+        torch.testing.assert_close(alone.curvature_ratio()[0], expected)

@@ -95,6 +95,8 @@ def test_ends_of_the_window_and_the_threshold():
     assert fit_power_law(X, X, (X[1], X[4])).points == 4  # both ends are included
     assert fit_power_law(X, X, (X[1] * (1 + 1e-13), X[4] * (1 - 1e-13))).points == 4  # also to rounding
     assert fit_power_law(X, X, threshold=X[2]).points == 6  # and the threshold is not
+    near = np.array([0.9, 1.0, 1.1, 1.2, 1.3])
+    assert fit_power_law(near, near, (1.0, 1.2)).points == 3
     fit = fit_power_law([1, 2, 4, 8], [3, 12, 48, 193])
     assert fit.prefactor == pytest.approx(3, rel=1e-2)
     assert fit.window == (1, 8)

@@ -23,7 +23,7 @@ from conslaw import (
     loss_and_gradients,
     networks_at,
 )
-from conslaw.data import concentric_spheres, gaussian_mixture, xor
+from conslaw.data import MNIST_DIGITS, concentric_spheres, gaussian_mixture, mnist, xor
 from conslaw.laws import squared_norms
 from conslaw.tensors import is_shared
 
@@ -105,6 +105,15 @@ def test_mnist():
     assert run.loss[0, 0, 1].item() == pytest.approx(0.100302, rel=5e-6)
     assert problem.targets[0].sum(1).tolist() == [191, 220, 198, 191, 214, 180, 200, 224, 172, 210]
     assert torch.equal(problem.inputs[0], problem.inputs[1])
+
+
+@pytest.mark.parametrize("count", MNIST_DIGITS)
+def test_every_count_of_digits_is_of_so_many_images(count):
+    inputs, labels = mnist(torch.Generator(), count)
+    assert inputs.shape == (count, 784)
+    assert tuple(labels.bincount().tolist()) == MNIST_DIGITS[count]
+    assert sum(MNIST_DIGITS[count]) == count
+    assert 0 <= inputs.min() < inputs.max() == 1
 
 
 def test_one_network_has_its_inputs_to_itself():
