@@ -1,5 +1,8 @@
 """Gradient descent: the theory's identities, torch.optim.SGD, one network at a time, published values."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,7 @@ import torch
 from conslaw import (
     Adam,
     Momentum,
+    Problem,
     SharpnessObserver,
     as_problem,
     draw,
@@ -198,6 +202,25 @@ def test_sufficient_statistics_are_exact():
     reduced = gradient_descent(problem, [0.01, 0.05], 300)
     torch.testing.assert_close(full.loss, reduced.loss, rtol=1e-10, atol=1e-13)
     torch.testing.assert_close(full.conserved_quantity, reduced.conserved_quantity, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("watched", [False, True])
+def test_statistics_are_taken_where_they_are_exact_and_nowhere_else(bias, watched, monkeypatch):
+    problem, taken, reduce = draw([1, 2], (6, 4, 3), loss="mse", activation="linear", bias=bias), [], Problem.reduced
+    monkeypatch.setattr(Problem, "reduced", lambda self: taken.append(self) or reduce(self))
+    observe = {"columns": lambda networks: networks.inputs[:, 0, 0]} if watched else None
+    run = gradient_descent(problem, 0.1, 40, observe=observe)
+    assert len(taken) == (not bias and not watched)
+    weights = [w[0].clone().requires_grad_() for w in problem.parameters]
+    for _ in range(40):
+        outputs = problem.inputs[0]
+        for layer, weight in enumerate(weights[:2]):
+            outputs = weight @ outputs + (weights[2 + layer].unsqueeze(1) if bias else 0)
+        gradients = torch.autograd.grad(torch.nn.functional.mse_loss(outputs, problem.targets[0]), weights)
+        weights = [(w - 0.1 * g).detach().requires_grad_() for w, g in zip(weights, gradients, strict=True)]
+    for ours, theirs in zip(run.parameters, weights, strict=True):
+        torch.testing.assert_close(ours[0, 0], theirs.detach(), rtol=1e-10, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -439,3 +462,33 @@ def test_optimizers_have_names_of_their_own():
     ):
         with pytest.raises(ValueError, match="must be"):
             wrong()
+
+
+def test_a_network_that_has_fitted_everything_is_not_dead():
+    problem = as_problem([[1.0], [2.0]], [[3.0], [6.0]], weights=[[[1.0]], [[3.0]]], loss="mse", activation="relu")
+    run = gradient_descent(problem, 0.01, 3)
+    assert run.loss[0, 0, -1] == 0
+    assert not run.dead.any()
+
+
+def test_what_is_sound():
+    losses = torch.tensor([1.0, 3.4e38, 3.5e38, torch.inf, torch.nan, 1.0, 1.0, 1.0]).double()
+    losses[2] = 3.5e38
+    gradients = torch.tensor([[1.0, 1.0]] * 5 + [[2e38, 1e38], [2e38, 2e38], [torch.nan, 1.0]]).double()
+    expected = [True, True, False, False, False, True, False, False]
+    assert _chunk._is_sound(losses, gradients).tolist() == expected
+
+
+@pytest.mark.parametrize("rates", [[0.1, 0.2], [0.1, 1e5], [1e5]])
+def test_a_bar_comes_to_its_end(rates, monkeypatch):
+    bars = []
+
+    def progress_bar(total, title):
+        bars.append(SimpleNamespace(total=total, title=title, steps=0))
+        bars[0].update = lambda steps: setattr(bars[0], "steps", bars[0].steps + steps)
+        return nullcontext(bars[0])
+
+    monkeypatch.setattr("conslaw.training.descent.progress_bar", progress_bar)
+    gradient_descent(draw([1, 2], (20, 8, 5), loss="mse"), rates, 150, progress="training")
+    assert bars[0].title == "training"
+    assert bars[0].steps == bars[0].total == 151 * 2 * len(rates)

@@ -104,3 +104,17 @@ def test_networks_whose_laws_cannot_be_restored(kind):
     problem = draw([1], (4, 3, 2), samples=5, **kind)
     with pytest.raises(ValueError, match="no biases and a homogeneous activation"):
         restore_unit_laws(problem, unit_laws(problem))
+
+
+def test_coordinates_of_the_span_touch_the_first_law_only():
+    problem = draw([1, 2], (12, 9, 7, 4), samples=5, data_seed=3)
+    inside = problem.in_span_of_inputs()
+    for law in (unit_laws, matrix_laws):
+        for ours, theirs in zip(law(inside), law(problem), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(conserved_quantity(inside), conserved_quantity(problem), rtol=1e-12, atol=1e-13)
+    twice = inside.in_span_of_inputs()
+    torch.testing.assert_close(conserved_quantity(twice), conserved_quantity(problem), rtol=1e-12, atol=1e-13)
+    wanted = [law - 0.05 for law in unit_laws(problem)]
+    for ours, value in zip(unit_laws(restore_unit_laws(inside, wanted)), wanted, strict=True):
+        torch.testing.assert_close(ours, value, rtol=1e-9, atol=1e-11)
