@@ -459,6 +459,7 @@ def test_optimizers_have_names_of_their_own():
         lambda: Adam(0.9),
         lambda: Adam(epsilon=float("inf")),
         lambda: Adam((0.9, "b")),
+        lambda: Adam((0.9,)),
     ):
         with pytest.raises(ValueError, match="must be"):
             wrong()

@@ -256,6 +256,12 @@ def test_arrays_as_people_have_them(convert):
     assert gradient_descent(problem, 0.1, 5).drift.isfinite().all()
 
 
+def test_classes_are_those_of_the_last_weights():
+    weights = [np.ones((5, 3)), np.ones((4, 5)), np.ones((7, 4))]
+    assert as_problem(X, LABELS, weights=weights).widths == (3, 5, 4, 7)
+    assert as_problem(X, [0, 0, 0, 0]).widths == (3, 64, 2)
+
+
 def test_own_weights_and_data_of_each_network():
     weights = [np.ones((5, 3)), np.full((2, 2, 5), 0.1)]  # the first the same in both networks
     problem = as_problem(
