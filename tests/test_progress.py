@@ -49,3 +49,20 @@ def test_a_bar_shows_in_a_live_cell_and_leaves_nothing(metadata, shows, monkeypa
     assert any("MNIST" in text and "4" in text for text in shown) is shows
     assert not shown or not shown[-1].strip()
     assert not stream.getvalue()
+
+
+def test_a_batch_run_reports_to_a_file(tmp_path, monkeypatch):
+    stream = Terminal(False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("CONSLAW_PROGRESS", str(tmp_path / "progress"))
+    with progress_bar(10, "MNIST") as bar:
+        bar.update(4)
+        bar.refresh()
+        assert (tmp_path / "progress").read_text(encoding="utf-8") == "MNIST 40%"
+    with progress_bar(10, None) as bar:
+        bar.update(10)
+    assert (tmp_path / "progress").read_text(encoding="utf-8") == ""
+    monkeypatch.setenv("CONSLAW_PROGRESS", str(tmp_path / "no folder" / "progress"))
+    with progress_bar(10, "MNIST") as bar:
+        bar.update(10)
+    assert not stream.getvalue()

@@ -443,13 +443,15 @@ def test_threads_are_those_of_this_process(without_kernel, monkeypatch):
     assert sorted(seen) == [("01_minimal", "1"), ("good", "3"), ("good", "6")]
 
 
-def test_a_terminal_shows_what_runs():
+def test_a_terminal_shows_what_runs(tmp_path):
     processes, stream = execution.Processes(), io.StringIO()
-    processes._running = {"slow": None}
+    processes._running = {"slow": None, "other": None}
+    (tmp_path / "progress").write_text("MNIST 40%", encoding="utf-8")
+    processes._reports = {"slow": tmp_path / "progress", "other": tmp_path / "nothing yet"}
     with ThreadPoolExecutor(1) as pool, tqdm(total=1, file=stream, disable=False) as bar:
         _follow({pool.submit(time.sleep, 1.2)}, processes, bar)
     shown = stream.getvalue().split("\r")
-    assert any("0/1" in line and "slow" in line for line in shown)
+    assert any("0/1" in line and "other, slow (MNIST 40%)" in line for line in shown)
     assert "1/1" in shown[-1]
 
 

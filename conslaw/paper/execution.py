@@ -38,11 +38,19 @@ class Processes:
 
     def __init__(self):
         self._running: dict[str, subprocess.Popen] = {}
+        self._reports: dict[str, Path] = {}
         self._stopped = False
 
     def names(self) -> list[str]:
-        """Return the names of the notebooks that are running."""
-        return sorted(self._running)
+        """Return the names of the notebooks that are running, each with what is in progress there."""
+        return [f"{name} ({report})" if (report := self._report(name)) else name for name in sorted(self._running)]
+
+    def _report(self, name: str) -> str:
+        """Read what a notebook reports."""
+        try:
+            return self._reports[name].read_text(encoding="utf-8")
+        except (KeyError, OSError):
+            return ""
 
     def run(self, name: str, folder: Path, parameters: Mapping[str, object], environment: Mapping[str, str]) -> str:
         """Run a notebook in the folder of the notebooks.
@@ -66,9 +74,10 @@ class Processes:
             "coalesce_streams": True,  # else the pieces of printed text depend on timing
             "extra_arguments": ["--log-level=CRITICAL"],  # of the kernel, which else reports every shutdown
         }
+        self._reports[name] = folder / "progress"
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", PAPERMILL],
-            env={**os.environ, **environment, **_own_kernel(folder)},
+            env={**os.environ, **environment, **_own_kernel(folder), "CONSLAW_PROGRESS": str(folder / "progress")},
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
