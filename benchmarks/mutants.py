@@ -204,6 +204,8 @@ def tests_of(mutant: Mutant, report: dict) -> list[str]:
     """Tests that run the changed line, the fastest first; those of its module where it runs at import or compiled."""
     lines = report["lines"].get(mutant.module, {})
     tests = set(lines.get(str(mutant.line), [])) - {""}
+    if mutant.module.endswith("_kernel.py"):  # compiled, so that nobody sees which test runs which line
+        tests = {test for test in report["times"] if test.startswith("tests/test_compiled.py")}
     if not tests:
         tests = {test for of_line in lines.values() for test in of_line} - {""}
     return sorted(tests - set(report["failed"]), key=report["times"].get)
