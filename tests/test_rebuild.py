@@ -60,14 +60,16 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def without_kernel(project, monkeypatch):
-    """Run notebooks in this process, which takes no time."""
+    """Run notebooks in this process, which takes no time: one at a time, as environment and folder are the process'."""
+    monkeypatch.setattr("conslaw.paper.rebuild.cores", lambda: 1)
+    one_at_a_time = threading.Lock()
 
     def run(self, name, folder, parameters, environment):
         notebook = json.loads((folder / "source.ipynb").read_text(encoding="utf-8"))
         namespace = {}
-        with monkeypatch.context() as context, contextlib.chdir(project):
-            for key, value in environment.items():
-                context.setenv(key, value)
+        with one_at_a_time, monkeypatch.context() as context, contextlib.chdir(project):
+            for key in ("CONSLAW_FIGURES", "CONSLAW_RECORDS"):
+                context.setenv(key, environment[key])
             for number, cell in enumerate((c for c in notebook["cells"] if c["cell_type"] == "code"), 1):
                 with contextlib.redirect_stdout(io.StringIO()) as printed:
                     try:
