@@ -33,7 +33,7 @@ BLOCK = 64
 observation; nothing else does."""
 LARGEST = torch.finfo(torch.float32).max
 """Largest loss and squared gradient norm of a network that has not diverged, in any precision: what is larger, the
-published runs could not hold, and no network comes back from there but dead."""
+published runs, in float32, could not hold."""
 
 
 class Recorded(NamedTuple):
