@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conslaw import draw, gradient_descent
+from conslaw import as_problem, draw, gradient_descent
 from conslaw.training import _compiled, _kernel
 from conslaw.training._compiled import CompiledSteps
 
@@ -43,8 +43,8 @@ def test_products(rows, terms, columns, seed):
     np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
     _kernel._product(np.ascontiguousarray(a.T).T, b, out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
-    _kernel._product_with_transposed(a, np.ascontiguousarray(b.T), out)
-    np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
+    _kernel._add_product_with_transposed(a, np.ascontiguousarray(b.T), out)
+    np.testing.assert_allclose(out, 2 * (a @ b), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("widths", [(20, 64, 5), (20, 7, 6, 5, 3), (20, 1, 2), (20, 16, 12, 1)])
@@ -64,6 +64,31 @@ def test_steps_are_those_in_torch(widths, activation, loss, both_ways):
     )
     for ours, others in pairs:
         torch.testing.assert_close(ours, others, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", ["mse", 0.4])
+def test_float32_is_that_in_torch(loss, both_ways):
+    problem = draw([1, 2, 3], (20, 17, 6, 5), loss=loss, activation=0.3).to("float32")
+    assert CompiledSteps.takes(problem)
+    here, there = both_ways(problem, 0.1, 70, record_every=10)
+    assert here.parameters[0].dtype == torch.float32
+    for name in ("loss", "squared_norms", "squared_gradient_norms", "squared_gradient_sums"):
+        torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=1e-5, atol=1e-7)
+    norms = here.squared_norms.sqrt()  # have been rounded to float32, as the published ones
+    torch.testing.assert_close(norms, norms.float().double(), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("samples", [63, 64, 65, 200])
+@pytest.mark.parametrize("shared", [False, True])
+def test_tiles_of_samples_change_nothing(samples, shared, both_ways, monkeypatch):
+    problem = draw([1, 2, 3], (20, 9, 7, 5), samples=samples, loss=0.4)
+    if shared:
+        problem = as_problem(problem.inputs[0].T, problem.targets[0].T, weights=problem.weights, loss=0.4)
+    whole = gradient_descent(problem, 0.1, 30)
+    monkeypatch.setattr(_compiled, "CACHE_BYTES", 1)
+    for other in both_ways(problem, 0.1, 30):
+        torch.testing.assert_close(whole.loss, other.loss, rtol=1e-12, atol=0)
+        torch.testing.assert_close(whole.drift, other.drift, rtol=1e-10, atol=1e-13)
 
 
 def test_one_network_with_several_learning_rates_is_left_alone(both_ways):
@@ -102,10 +127,8 @@ def test_what_is_left_to_torch():
     assert CompiledSteps.takes(problem)
     assert not CompiledSteps.takes(problem.under(activation="tanh"))
     assert not CompiledSteps.takes(problem.under(activation="linear"))
-    assert not CompiledSteps.takes(problem.to("float32"))
     assert not CompiledSteps.takes(draw([1, 2], bias=True))
     assert not CompiledSteps.takes(draw([1, 2], (20, 5)))
-    assert not CompiledSteps.takes(draw([1, 2], samples=2000))
 
 
 TRAIN = """

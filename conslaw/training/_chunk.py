@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import chain, pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def stepper(networks: Problem, rates: Tensor, optimizer: Optimizer | None) -> St
 def descend(
     networks: Problem,
     rates: Tensor,
-    times: Tensor,
+    times: np.ndarray,
     optimizer: Optimizer | None,
     watched: Mapping[str, tuple[Observable, list[int]]],
     advance: Callable[[int], object],
@@ -101,14 +102,12 @@ def descend(
     Returns:
         What is recorded.
     """
-    runs, steps, recorded, count = len(rates), int(times[-1]), set(times.tolist()), len(networks.parameters)
-    before, trained = networks, stepper(networks, rates, optimizer)
-    losses = _missing(steps + 1, runs)
-    squared_gradient_norms = _missing(steps + 1, runs, count)
-    squared_norms = _missing(len(times), runs, count)
-    squared_step_norms, alignments = (_missing(steps if optimizer else 0, runs, count) for _ in range(2))
-    observed: dict[str, Tensor] = {}
-    alive, taken = torch.arange(runs, device="cpu"), 0
+    runs, steps, count, before = len(rates), int(times[-1]), len(networks.parameters), networks
+    trained = stepper(networks, rates, optimizer)
+    loss, squared_norms = _missing(len(times), runs), _missing(len(times), runs, count)
+    squared_gradient_norms, loss_before_last_update = _missing(len(times), runs, count), _missing(runs)
+    squared_gradient_sums, squared_step_sums, alignment_sums = np.zeros((3, runs, count))
+    alive, diverged_at, observed = np.arange(runs), np.full(runs, -1), {}
 
     entries = {name: {time: entry for entry, time in enumerate(own)} for name, (_, own) in watched.items()}
     for start, stop in pairwise(sorted({*range(0, steps + 1, BLOCK), *chain(*entries.values()), steps + 1})):
@@ -119,59 +118,63 @@ def descend(
                 values = _checked(name, values, len(networks), observed.get(name))
                 history = observed.setdefault(name, _missing(len(own), runs, *values.shape[1:]))
                 history[entries[name][start], alive] = values
-        updates = min(stop, steps) - start
-        block = Steps(
-            *(part if part is None else part.cpu() for part in trained.advance(range(start, stop), updates, recorded))
-        )
-        losses[start:stop, alive] = block.losses
-        squared_gradient_norms[start:stop, alive] = block.squared_gradient_norms
-        following = slice(taken, taken + len(block.squared_norms))
-        squared_norms[following, alive] = block.squared_norms
-        taken = following.stop
-        if optimizer and updates:
-            squared_step_norms[start : start + updates, alive] = block.squared_step_norms
-            alignments[start : start + updates, alive] = block.alignments
+        updates, entry, after = min(stop, steps) - start, *np.searchsorted(times, (start, stop))
+        parts = trained.advance(range(start, stop), updates, {*times[entry:after].tolist()})
+        block = Steps(*(part if part is None else part.cpu().numpy() for part in parts))
         advance((stop - start) * runs)
 
-        sound = _is_sound(block.losses, block.squared_gradient_norms).all(0)
+        broken = ~_is_sound(block.losses, block.squared_gradient_norms)
+        dead, recorded = np.logical_or.accumulate(broken), times[entry:after] - start
+        for history, values in (
+            (loss, block.losses[recorded]),
+            (squared_gradient_norms, block.squared_gradient_norms[recorded]),
+            (squared_norms, block.squared_norms),
+        ):
+            history[entry:after, alive] = np.where(_like(dead[recorded], values), math.nan, values)
+        _add(squared_gradient_sums, alive, block.squared_gradient_norms[:updates])
+        if optimizer and updates:
+            _add(squared_step_sums, alive, block.squared_step_norms)
+            _add(alignment_sums, alive, block.alignments)
+        if start < steps <= stop:
+            loss_before_last_update[alive] = np.where(
+                dead[steps - 1 - start], math.nan, block.losses[steps - 1 - start]
+            )
+        for name, history in observed.items():
+            history[entries[name].get(start, []), alive[dead[0]]] = math.nan
+
+        sound = ~dead[-1]
+        diverged_at[alive[~sound]] = start + broken.argmax(0)[~sound]
         alive = alive[sound]
         if len(alive) == 0:
             advance((steps + 1 - stop) * runs)
             break
         if not sound.all():
-            trained.keep(sound.nonzero().flatten())
+            trained.keep(torch.from_numpy(sound.nonzero()[0]))
 
-    broken = ~_is_sound(losses, squared_gradient_norms)
-    dead = broken.cumsum(0) > 0
-    losses[dead] = squared_gradient_norms[dead] = math.nan
-    diverged = dead[-1].unsqueeze(1)
-    squared_gradient_sums, squared_step_sums, alignment_sums = (
-        history.sum(0).masked_fill(diverged, math.nan)
-        for history in (squared_gradient_norms[:-1], squared_step_norms, alignments)
-    )
-    squared_norms[dead[times]] = math.nan
-    for name, history in observed.items():
-        history[dead[torch.tensor(watched[name][1], device="cpu")]] = math.nan
-    final = tuple(_missing(runs, *p.shape[1:], dtype=p.dtype) for p in before.parameters)
+    for sums in (squared_gradient_sums, squared_step_sums, alignment_sums):
+        sums[diverged_at >= 0] = math.nan
+    if not optimizer:
+        squared_step_sums, alignment_sums = squared_gradient_sums, np.full_like(alignment_sums, math.nan)
+    final = tuple(torch.full((runs, *p.shape[1:]), math.nan, dtype=p.dtype, device="cpu") for p in before.parameters)
     if len(alive):
         for end, parameter in zip(final, trained.networks.parameters, strict=True):
-            end[alive] = parameter.cpu()
+            end[torch.from_numpy(alive)] = parameter.cpu()
     return Recorded(
         parameters=final,
-        loss=losses[times].mT,
-        squared_norms=add_left_out(squared_norms, before).movedim(0, 1),
-        squared_gradient_norms=squared_gradient_norms[times].movedim(0, 1),
-        squared_gradient_sums=squared_gradient_sums,
-        squared_step_sums=squared_step_sums if optimizer else squared_gradient_sums,
-        alignment_sums=alignment_sums if optimizer else torch.full_like(alignment_sums, math.nan),
-        loss_before_last_update=losses[-2],
-        diverged_at=torch.where(broken.any(0), broken.int().argmax(0), -1),
-        observed={name: history.movedim(0, 1) for name, history in observed.items()},
+        loss=_by_runs(loss),
+        squared_norms=add_left_out(torch.from_numpy(squared_norms), before).movedim(0, 1),
+        squared_gradient_norms=_by_runs(squared_gradient_norms),
+        squared_gradient_sums=torch.from_numpy(squared_gradient_sums),
+        squared_step_sums=torch.from_numpy(squared_step_sums),
+        alignment_sums=torch.from_numpy(alignment_sums),
+        loss_before_last_update=torch.from_numpy(loss_before_last_update),
+        diverged_at=torch.from_numpy(diverged_at),
+        observed={name: _by_runs(history) for name, history in observed.items()},
     )
 
 
-def _checked(name: str, values: object, networks: int, history: Tensor | None) -> Tensor:
-    """Check what an observable returns of J networks, and return it in float64 on the CPU."""
+def _checked(name: str, values: object, networks: int, history: np.ndarray | None) -> np.ndarray:
+    """Check what an observable returns of J networks, and return it in float64."""
     shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
     rest = None if history is None else tuple(history.shape[2:])
     if not isinstance(values, Tensor) or values.is_complex() or values.dim() < 1 or len(values) != networks:
@@ -180,14 +183,32 @@ def _checked(name: str, values: object, networks: int, history: Tensor | None) -
         )
     if rest not in (None, shape[1:]):
         raise ValueError(f"observe[{name!r}] must return the same shape at all times, got {shape[1:]} after {rest}")
-    return values.double().cpu()
+    return values.double().cpu().numpy()
 
 
-def _is_sound(losses: Tensor, squared_gradient_norms: Tensor) -> Tensor:
+def _is_sound(losses: np.ndarray, squared_gradient_norms: np.ndarray) -> np.ndarray:
     """Tell where loss (…,) and squared gradient norms (…, P) are numbers that float32 could hold."""
     return (losses <= LARGEST) & (squared_gradient_norms.sum(-1) <= LARGEST)
 
 
-def _missing(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return a tensor to be filled in; what is not, is NaN."""
-    return torch.full(shape, math.nan, dtype=dtype, device="cpu")
+def _missing(*shape: int) -> np.ndarray:
+    """Return an array to be filled in; what is not, is NaN.
+
+    Assignments to tensors would start torch's threads, which then wait, at full speed, where compiled steps work.
+    """
+    return np.full(shape, math.nan)
+
+
+def _like(flags: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Give flags (t, J) as many dimensions as values (t, J, …)."""
+    return flags.reshape(*flags.shape, *[1] * (values.ndim - 2))
+
+
+def _add(sums: np.ndarray, runs: np.ndarray, values: np.ndarray) -> None:
+    """Add values (t, J, P) of some steps to the sums of these runs, in an order that is the same in all blocks."""
+    sums[runs] = np.add.accumulate([sums[runs], *values])[-1]
+
+
+def _by_runs(history: np.ndarray) -> Tensor:
+    """Return a history (τ, J, …) as a tensor (J, τ, …)."""
+    return torch.from_numpy(history).movedim(0, 1)

@@ -4,8 +4,9 @@ In `_batched` all networks take each operation together, which moves every activ
 step.
 """
 
+import math
 import warnings
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from conslaw.problems import Problem
+from conslaw.tensors import is_shared
 from conslaw.training._steps import Steps
 
 __all__ = ["CompiledSteps"]
 
-LARGEST_INPUTS = 2**18
-"""Bytes of a network's inputs. Larger ones, such as MNIST's, which all networks share, are left to torch."""
+CACHE_BYTES = 3 * 2**18
+"""Inputs and outputs of a layer for one tile of samples, which stay in a core's cache."""
 
 
 class CompiledSteps:
@@ -30,41 +32,45 @@ class CompiledSteps:
         """Start.
 
         Args:
-            networks: Networks that this `takes`; their weights are changed in place.
+            networks: Networks that this `takes`.
             rates: η, shape (J,), float64.
         """
-        self.networks, self._rates = networks, rates
-        self._inputs, self._targets = networks.inputs.contiguous(), networks.targets.contiguous()
+        # A network's weights are views of one vector, so that between two blocks of steps torch has nothing to copy:
+        # its threads would go on waiting for more to do, at full speed, where those of this class work.
+        sizes = [weight[0].numel() for weight in networks.weights]
+        self._parameters = torch.cat([weight.flatten(1) for weight in networks.weights], 1)
+        parts = zip(networks.weights, self._parameters.split(sizes, 1), strict=True)
+        self.networks = networks.with_parameters([part.view_as(weight) for weight, part in parts])
+        self._rates = rates.to(networks.inputs).numpy()
+        self._widths = np.array([networks.inputs.shape[1], *(weight.shape[1] for weight in networks.weights)])
+        self._ends = _tiles(self._widths, networks.inputs)
+        self._data = [_by_tiles(data, self._ends) for data in (networks.inputs, networks.targets)]
 
     @staticmethod
     def takes(networks: Problem) -> bool:
-        """Tell whether networks can be trained here: float64 on a CPU, small inputs, no biases, piecewise linear.
+        """Tell whether networks can be trained here: on a CPU, without biases, piecewise linear.
 
         Linear networks are left to torch, where the order of their products is free.
         """
-        inputs = networks.inputs
         return (
             networks.sigma.slope not in (None, 1)
             and not networks.biases
             and networks.depth > 1
-            and inputs.device.type == "cpu"
-            and inputs.dtype == torch.float64
-            and inputs[0].numel() * inputs.element_size() <= LARGEST_INPUTS
+            and networks.inputs.device.type == "cpu"
         )
 
     def advance(self, steps: range, updates: int, recorded: Set[int]) -> Steps:
         """Take some steps, see `Stepper`."""
-        networks, weights = self.networks, self.networks.weights
-        sizes = [weight[0].numel() for weight in weights]
-        parameters = torch.cat([weight.flatten(1) for weight in weights], 1)
-        widths = np.array([self._inputs.shape[1], *(weight.shape[1] for weight in weights)])
-        losses = parameters.new_empty(len(parameters), len(steps))
-        squares = parameters.new_empty(len(parameters), len(steps), 2, len(sizes))
-        arrays = (parameters, self._inputs, self._targets, self._rates, losses, squares)
-        options = (widths, updates, networks.sigma.slope, networks.entropy_weight, networks.samples)
+        networks, parameters = self.networks, self._parameters.numpy()
+        losses = np.empty((len(parameters), len(steps)))
+        squares = np.empty((*losses.shape, 2, networks.depth))
+        number, entropy = parameters.dtype.type, networks.entropy_weight
+        of_losses = number((1 - entropy) / (networks.samples * self._widths[-1])), number(entropy / networks.samples)
 
         def train(part: slice) -> None:
-            _call(*(array[part].numpy() for array in arrays), *options)
+            own = (array[part] for array in (parameters, self._rates, losses, squares))
+            data = (array[part] if len(array) == len(parameters) else array for array in self._data)
+            _call(*own, *data, self._widths, self._ends, updates, number(networks.sigma.slope), of_losses)
 
         threads = min(len(parameters), torch.get_num_threads())
         ends = [len(parameters) * thread // threads for thread in range(threads + 1)]
@@ -74,15 +80,27 @@ class CompiledSteps:
                 list(pool.map(train, parts))
         else:
             train(*parts)
-        for weight, trained in zip(weights, parameters.split(sizes, 1), strict=True):
-            weight.copy_(trained.view_as(weight))
-        gradients, of_weights = squares.transpose(0, 1).unbind(2)
-        return Steps(losses.mT, gradients, of_weights[[step in recorded for step in steps]])
+        norms = np.sqrt(squares).astype(number).astype(float)  # in the networks' precision, as in torch
+        gradients, of_weights = torch.from_numpy(norms**2).transpose(0, 1).unbind(2)
+        return Steps(torch.from_numpy(losses).mT, gradients, of_weights[[step in recorded for step in steps]])
 
     def keep(self, survivors: Tensor) -> None:
         """Go on with these networks only, see `Stepper`."""
-        self.networks, self._rates = self.networks.select(survivors), self._rates[survivors]
-        self._inputs, self._targets = self._inputs[survivors], self._targets[survivors]
+        self.__init__(self.networks.select(survivors), torch.from_numpy(self._rates)[survivors])
+
+
+def _tiles(widths: Sequence[int], inputs: Tensor) -> np.ndarray:
+    """Cut the samples of inputs (J, d, n) into tiles that fit the cache, no later one larger; return their ends."""
+    samples, of_sample = inputs.shape[2], max(map(sum, pairwise(widths))) * inputs.element_size()
+    tiles = math.ceil(samples * of_sample / CACHE_BYTES)
+    size = max(64, math.ceil(samples / tiles / 16) * 16)  # the processor's vectors hold up to 16 numbers
+    return np.array([*range(size, samples, size), samples])
+
+
+def _by_tiles(data: Tensor, ends: np.ndarray) -> np.ndarray:
+    """Return data (J, d, n) as (J, d n), tile after tile, or (1, d n) if all networks see the same."""
+    once = data[:1] if is_shared(data) else data
+    return torch.cat([tile.flatten(1) for tile in once.tensor_split(ends[:-1].tolist(), 2)], 1).numpy()
 
 
 @cache

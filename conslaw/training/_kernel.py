@@ -1,7 +1,8 @@
 """The compiled kernel: a thread trains one network after another, whose activations stay in its core's cache.
 
-Products may be fused with sums, and in sums over samples the order is free; infinite and missing values stay what they
-are. Other threads run meanwhile.
+Samples go through a network some at a time, in tiles, over which the gradient is summed. Products may be fused with
+sums, and in sums over samples the order is free; infinite and missing values stay what they are. Other threads run
+meanwhile.
 """
 
 import math
@@ -19,7 +20,7 @@ FUSED, REORDERED = (
 
 
 def compiled(cached: bool) -> Callable:
-    """Return `train`, compiled at its first call.
+    """Return `train`, compiled at its first call with each precision.
 
     Args:
         cached: Whether the machine code is kept on disk, and taken from there.
@@ -30,35 +31,54 @@ def compiled(cached: bool) -> Callable:
     return njit(train, cache=cached, **REORDERED)
 
 
-def train(parameters, inputs, targets, rates, losses, squares, widths, updates, slope, entropy_weight, samples):
-    """Train networks one after another, in the same memory."""
-    shape = (widths[1:].sum(), inputs.shape[2])
-    activations, residuals = np.empty(shape), np.empty(shape)
+def train(parameters, rates, losses, squares, inputs, targets, widths, ends, updates, slope, weights_of_losses):
+    """Train networks one after another, in the same memory.
+
+    Of each network, `inputs` and `targets` hold the tiles of samples one after another, which end at the numbers
+    `ends`; there is one entry if all networks see the same samples. Losses and squares are float64.
+    """
+    rows = widths[1:].sum()
+    memory = np.empty((2, rows * ends[0]), parameters.dtype)
     gradient = np.empty_like(parameters[0])
     for j in range(len(parameters)):
-        x, y, parameter, rate = inputs[j], targets[j], parameters[j], rates[j]
+        x, y = inputs[min(j, len(inputs) - 1)], targets[min(j, len(targets) - 1)]
+        parameter, rate = parameters[j], rates[j]
         for step in range(losses.shape[1]):
-            losses[j, step] = _loss_and_gradient(
-                parameter, x, y, widths, slope, entropy_weight, samples, activations, residuals, gradient
-            )
-            end = 0
+            gradient[:] = 0
+            loss, first = 0.0, 0
+            for end in ends:
+                size = end - first
+                samples = x[widths[0] * first : widths[0] * end].reshape(widths[0], size)
+                aims = y[widths[-1] * first : widths[-1] * end].reshape(widths[-1], size)
+                activations = memory[0, : rows * size].reshape(rows, size)
+                residuals = memory[1, : rows * size].reshape(rows, size)
+                loss += _add_gradient(
+                    parameter, samples, aims, widths, slope, weights_of_losses, activations, residuals, gradient
+                )
+                first = end
+            losses[j, step] = loss
+            last = 0
             for layer in range(len(widths) - 1):
-                start, end = end, end + widths[layer + 1] * widths[layer]
-                of_gradient = of_weight = 0.0
-                for p in range(start, end):
-                    of_gradient += gradient[p] * gradient[p]
-                    of_weight += parameter[p] * parameter[p]
-                squares[j, step, 0, layer], squares[j, step, 1, layer] = of_gradient, of_weight
+                first, last = last, last + widths[layer + 1] * widths[layer]
+                squares[j, step, 0, layer] = _square(gradient[first:last])
+                squares[j, step, 1, layer] = _square(parameter[first:last])
             if step < updates:
                 for p in range(len(parameter)):
                     parameter[p] -= rate * gradient[p]
 
 
 @njit(**REORDERED)
-def _loss_and_gradient(
-    parameter, inputs, targets, widths, slope, entropy_weight, samples, activations, residuals, gradient
-):
-    """Compute both, the latter into `gradient`: W_1 … W_L are one after another there, as a_1 … f in `activations`."""
+def _square(vector):
+    """Compute |v|² in float64."""
+    total = 0.0
+    for p in range(len(vector)):
+        total += np.float64(vector[p]) * np.float64(vector[p])
+    return total
+
+
+@njit(**REORDERED)
+def _add_gradient(parameter, inputs, targets, widths, slope, weights_of_losses, activations, residuals, gradient):
+    """Add the gradient of some samples, return their loss: W_1 … W_L are one after another, as a_1 … f are."""
     depth, rows = len(widths) - 1, len(activations)
     before, row, at = inputs, 0, 0
     for layer in range(depth):
@@ -70,13 +90,13 @@ def _loss_and_gradient(
         before, row, at = after, row + outs, at + size
 
     residual = residuals[rows - widths[depth] :]
-    loss = _loss(before, targets, samples, entropy_weight, residual)
+    loss = _loss(before, targets, weights_of_losses, residual)
     for layer in range(depth - 1, -1, -1):
         ins, outs = widths[layer], widths[layer + 1]
         row, at = row - outs, at - outs * ins
         weight = parameter[at : at + outs * ins].reshape(outs, ins)
         before = activations[row - ins : row] if layer else inputs
-        _product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
+        _add_product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
         if layer:
             of_layer_before = residuals[row - ins : row]
             _product(weight.T, residual, of_layer_before)
@@ -87,63 +107,92 @@ def _loss_and_gradient(
 
 @njit(**FUSED)
 def _product(a, b, out):
-    """Compute A B, two rows and four terms at a time; of an odd number of rows the last but one twice."""
+    """Compute A B, four rows and four terms at a time; the first terms, up to four, need no zeros to be added to."""
     rows, terms, columns = len(a), len(b), b.shape[1]
-    for first in range(0, rows, 2):
-        i = max(0, min(first, rows - 2))
-        j = min(i + 1, rows - 1)
-        rest = terms % 4
-        if rest == 0:  # the first four, which need no zeros to be added to
-            rest = 4
-            p0, p1, p2, p3 = a[i, 0], a[i, 1], a[i, 2], a[i, 3]
-            q0, q1, q2, q3 = a[j, 0], a[j, 1], a[j, 2], a[j, 3]
+    rest = (terms - 1) % 4 + 1
+    for i in range(0, rows - 3, 4):
+        p0, q0, r0, s0 = a[i, 0], a[i + 1, 0], a[i + 2, 0], a[i + 3, 0]
+        for c in range(columns):
+            b0 = b[0, c]
+            out[i, c], out[i + 1, c], out[i + 2, c], out[i + 3, c] = p0 * b0, q0 * b0, r0 * b0, s0 * b0
+        for k in range(1, rest):
+            p0, q0, r0, s0 = a[i, k], a[i + 1, k], a[i + 2, k], a[i + 3, k]
             for c in range(columns):
-                b0, b1, b2, b3 = b[0, c], b[1, c], b[2, c], b[3, c]
-                p = p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
-                q = q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
-                out[i, c], out[j, c] = p, q
-        else:
-            for c in range(columns):
-                out[i, c], out[j, c] = a[i, 0] * b[0, c], a[j, 0] * b[0, c]
-            for k in range(1, rest):
-                p0, q0 = a[i, k], a[j, k]
-                for c in range(columns):
-                    p, q = out[i, c] + p0 * b[k, c], out[j, c] + q0 * b[k, c]
-                    out[i, c], out[j, c] = p, q
+                b0 = b[k, c]
+                out[i, c] += p0 * b0
+                out[i + 1, c] += q0 * b0
+                out[i + 2, c] += r0 * b0
+                out[i + 3, c] += s0 * b0
         for k in range(rest, terms, 4):
             p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
-            q0, q1, q2, q3 = a[j, k], a[j, k + 1], a[j, k + 2], a[j, k + 3]
+            q0, q1, q2, q3 = a[i + 1, k], a[i + 1, k + 1], a[i + 1, k + 2], a[i + 1, k + 3]
+            r0, r1, r2, r3 = a[i + 2, k], a[i + 2, k + 1], a[i + 2, k + 2], a[i + 2, k + 3]
+            s0, s1, s2, s3 = a[i + 3, k], a[i + 3, k + 1], a[i + 3, k + 2], a[i + 3, k + 3]
             for c in range(columns):
                 b0, b1, b2, b3 = b[k, c], b[k + 1, c], b[k + 2, c], b[k + 3, c]
-                p = out[i, c] + p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
-                q = out[j, c] + q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
-                out[i, c], out[j, c] = p, q
+                out[i, c] += p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                out[i + 1, c] += q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                out[i + 2, c] += r0 * b0 + r1 * b1 + r2 * b2 + r3 * b3
+                out[i + 3, c] += s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
+    for i in range(rows // 4 * 4, rows):
+        p0 = a[i, 0]
+        for c in range(columns):
+            out[i, c] = p0 * b[0, c]
+        for k in range(1, rest):
+            p0 = a[i, k]
+            for c in range(columns):
+                out[i, c] += p0 * b[k, c]
+        for k in range(rest, terms, 4):
+            p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+            for c in range(columns):
+                out[i, c] += p0 * b[k, c] + p1 * b[k + 1, c] + p2 * b[k + 2, c] + p3 * b[k + 3, c]
 
 
 @njit(**REORDERED)
-def _product_with_transposed(a, b, out):
-    """Compute A Bᵀ, two rows and four columns at a time; of an odd number of rows the last but one twice."""
-    rows, columns, terms = len(a), len(b), a.shape[1]
-    for first in range(0, rows, 2):
-        i = max(0, min(first, rows - 2))
-        j = min(i + 1, rows - 1)
-        c = 0
-        while c + 4 <= columns:
-            p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = 0.0
+def _add_product_with_transposed(a, b, out):
+    """Add A Bᵀ, four rows and four columns at a time."""
+    rows, columns, terms, zero = len(a), len(b), a.shape[1], a.dtype.type(0)
+    for i in range(0, rows - 3, 4):
+        for c in range(0, columns - 3, 4):
+            p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = r0 = r1 = r2 = r3 = s0 = s1 = s2 = s3 = zero
             for k in range(terms):
-                p, q = a[i, k], a[j, k]
+                p, q, r, s = a[i, k], a[i + 1, k], a[i + 2, k], a[i + 3, k]
                 b0, b1, b2, b3 = b[c, k], b[c + 1, k], b[c + 2, k], b[c + 3, k]
                 p0, p1, p2, p3 = p0 + p * b0, p1 + p * b1, p2 + p * b2, p3 + p * b3
                 q0, q1, q2, q3 = q0 + q * b0, q1 + q * b1, q2 + q * b2, q3 + q * b3
-            out[i, c], out[i, c + 1], out[i, c + 2], out[i, c + 3] = p0, p1, p2, p3
-            out[j, c], out[j, c + 1], out[j, c + 2], out[j, c + 3] = q0, q1, q2, q3
-            c += 4
-        while c < columns:
-            p0 = q0 = 0.0
+                r0, r1, r2, r3 = r0 + r * b0, r1 + r * b1, r2 + r * b2, r3 + r * b3
+                s0, s1, s2, s3 = s0 + s * b0, s1 + s * b1, s2 + s * b2, s3 + s * b3
+            _add_four(out[i], c, p0, p1, p2, p3)
+            _add_four(out[i + 1], c, q0, q1, q2, q3)
+            _add_four(out[i + 2], c, r0, r1, r2, r3)
+            _add_four(out[i + 3], c, s0, s1, s2, s3)
+        for c in range(columns // 4 * 4, columns):
+            p = q = r = s = zero
             for k in range(terms):
-                p0, q0 = p0 + a[i, k] * b[c, k], q0 + a[j, k] * b[c, k]
-            out[i, c], out[j, c] = p0, q0
-            c += 1
+                b0 = b[c, k]
+                p, q, r, s = p + a[i, k] * b0, q + a[i + 1, k] * b0, r + a[i + 2, k] * b0, s + a[i + 3, k] * b0
+            _add_four(out[:, c], i, p, q, r, s)
+    for i in range(rows // 4 * 4, rows):
+        for c in range(0, columns - 3, 4):
+            p0 = p1 = p2 = p3 = zero
+            for k in range(terms):
+                p = a[i, k]
+                p0, p1, p2, p3 = p0 + p * b[c, k], p1 + p * b[c + 1, k], p2 + p * b[c + 2, k], p3 + p * b[c + 3, k]
+            _add_four(out[i], c, p0, p1, p2, p3)
+        for c in range(columns // 4 * 4, columns):
+            p = zero
+            for k in range(terms):
+                p += a[i, k] * b[c, k]
+            out[i, c] += p
+
+
+@njit(**FUSED)
+def _add_four(vector, at, v0, v1, v2, v3):
+    """Add four numbers to neighbouring entries."""
+    vector[at] += v0
+    vector[at + 1] += v1
+    vector[at + 2] += v2
+    vector[at + 3] += v3
 
 
 @njit(**FUSED)
@@ -163,27 +212,30 @@ def _pass_back(residual, activation, slope):
 
 
 @njit(**FUSED)
-def _loss(outputs, targets, samples, entropy_weight, residual):
-    """Compute the loss, (1 − w)·squared error + w·cross-entropy, and ∂L/∂f."""
+def _loss(outputs, targets, weights_of_losses, residual):
+    """Compute the part of the loss that some samples have, and ∂L/∂f.
+
+    That is the sum of all squared errors, times the first weight, and of all cross-entropies, times the second.
+    """
     classes, columns = outputs.shape
+    of_squares, of_entropies = weights_of_losses
+    residual[:] = 0
     loss = 0.0
-    for c in range(columns if entropy_weight > 0 else 0):
-        largest, total = outputs[0, c], 0.0
+    for c in range(columns if of_entropies > 0 else 0):
+        largest, total, aimed = outputs[0, c], outputs.dtype.type(0), outputs.dtype.type(0)
         for k in range(1, classes):
             largest = max(largest, outputs[k, c])
         for k in range(classes):
             residual[k, c] = math.exp(outputs[k, c] - largest)
             total += residual[k, c]
-        weight = entropy_weight / samples
-        scale = weight / total
+            aimed += targets[k, c] * (outputs[k, c] - largest)
+        loss += of_entropies * (math.log(total) - aimed)
+        scale = of_entropies / total
         for k in range(classes):
-            loss -= weight * targets[k, c] * (outputs[k, c] - largest)
-            residual[k, c] = scale * residual[k, c] - weight * targets[k, c]
-        loss += weight * math.log(total)
-    scale = (1 - entropy_weight) / (samples * classes)
-    for k in range(classes if entropy_weight < 1 else 0):
+            residual[k, c] = scale * residual[k, c] - of_entropies * targets[k, c]
+    for k in range(classes if of_squares > 0 else 0):
         for c in range(columns):
             difference = outputs[k, c] - targets[k, c]
-            loss += scale * difference * difference
-            residual[k, c] = 2 * scale * difference + (residual[k, c] if entropy_weight > 0 else 0.0)
+            loss += of_squares * difference * difference
+            residual[k, c] += (of_squares + of_squares) * difference
     return loss

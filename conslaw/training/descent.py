@@ -84,9 +84,7 @@ def gradient_descent(
         results = []
         for runs in chunks(trained, len(copies)):
             chunk = trained.select(copies[runs]).in_training(runs, 0)
-            results.append(
-                descend(chunk, rates.flatten()[runs], torch.tensor(times, device="cpu"), step, watched, bar.update)
-            )
+            results.append(descend(chunk, rates.flatten()[runs], np.array(times), step, watched, bar.update))
 
     def join(parts: Iterable[Tensor]) -> Tensor:
         return torch.cat(list(parts)).unflatten(0, rates.shape)
