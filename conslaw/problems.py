@@ -288,22 +288,26 @@ class Problem:
         inputs have more dimensions than their rank, as images do.
 
         Returns:
-            The problem with as many inputs as their rank, the same for all networks.
+            The problem with as many inputs as their rank, the same for all networks. Input i is zero in the first i
+            samples.
 
         Raises:
             ValueError: If the networks do not share their inputs.
         """
         if len(self.inputs) > 1 and not is_shared(self.inputs):
             raise ValueError("the networks must share their inputs, as those that see MNIST do")
-        vectors, values, _ = torch.linalg.svd(self.inputs[0].double(), full_matrices=False)
+        inputs = self.inputs[0].double()
+        vectors, values, _ = torch.linalg.svd(inputs, full_matrices=False)
         basis = vectors[:, values > values[0] * len(vectors) * torch.finfo(values.dtype).eps]
+        rotation, triangle = torch.linalg.qr(basis.mT @ inputs)  # Gram and Schmidt's coordinates, with many zeros
+        basis = basis @ rotation
         first = self.weights[0].double()
         outside = first - first @ basis @ basis.mT
         left_out = outside @ outside.mT
         basis = basis.to(self.inputs)
         return self._derive(
             weights=(self.weights[0] @ basis, *self.weights[1:]),
-            inputs=(basis.mT @ self.inputs[0]).expand(len(self.inputs), -1, -1),
+            inputs=triangle.to(self.inputs).expand(len(self.inputs), -1, -1),
             left_out=left_out if self.left_out is None else left_out + self.left_out,
         )
 

@@ -43,8 +43,8 @@ class CompiledSteps:
         self.networks = networks.with_parameters([part.view_as(weight) for weight, part in parts])
         self._rates = rates.to(networks.inputs).numpy()
         self._widths = np.array([networks.inputs.shape[1], *(weight.shape[1] for weight in networks.weights)])
-        self._ends = _tiles(self._widths, networks.inputs)
-        self._data = [_by_tiles(data, self._ends) for data in (networks.inputs, networks.targets)]
+        self._tiles = _tiles(self._widths, networks.inputs)
+        self._data = [_by_tiles(data, self._tiles) for data in (networks.inputs, networks.targets)]
 
     @staticmethod
     def takes(networks: Problem) -> bool:
@@ -70,7 +70,7 @@ class CompiledSteps:
         def train(part: slice) -> None:
             own = (array[part] for array in (parameters, self._rates, losses, squares))
             data = (array[part] if len(array) == len(parameters) else array for array in self._data)
-            _call(*own, *data, self._widths, self._ends, updates, number(networks.sigma.slope), of_losses)
+            _call(*own, *data, self._widths, self._tiles, updates, number(networks.sigma.slope), of_losses)
 
         threads = min(len(parameters), torch.get_num_threads())
         ends = [len(parameters) * thread // threads for thread in range(threads + 1)]
@@ -90,17 +90,28 @@ class CompiledSteps:
 
 
 def _tiles(widths: Sequence[int], inputs: Tensor) -> np.ndarray:
-    """Cut the samples of inputs (J, d, n) into tiles that fit the cache, no later one larger; return their ends."""
+    """Cut the samples of inputs (J, d, n) into tiles that fit the cache, no later one larger.
+
+    Returns:
+        For each tile where it ends, and how many inputs it has up to the last one that is not zero in all samples.
+    """
     samples, of_sample = inputs.shape[2], max(map(sum, pairwise(widths))) * inputs.element_size()
     tiles = math.ceil(samples * of_sample / CACHE_BYTES)
     size = max(64, math.ceil(samples / tiles / 16) * 16)  # the processor's vectors hold up to 16 numbers
-    return np.array([*range(size, samples, size), samples])
+    ends = [*range(size, samples, size), samples]
+    used = [(tile != 0).any(2).any(0).nonzero() for tile in _once(inputs).tensor_split(ends[:-1], 2)]
+    return np.array([(end, 1 + max(rows.flatten().tolist(), default=0)) for end, rows in zip(ends, used, strict=True)])
 
 
-def _by_tiles(data: Tensor, ends: np.ndarray) -> np.ndarray:
+def _by_tiles(data: Tensor, tiles: np.ndarray) -> np.ndarray:
     """Return data (J, d, n) as (J, d n), tile after tile, or (1, d n) if all networks see the same."""
-    once = data[:1] if is_shared(data) else data
-    return torch.cat([tile.flatten(1) for tile in once.tensor_split(ends[:-1].tolist(), 2)], 1).numpy()
+    parts = _once(data).tensor_split(tiles[:-1, 0].tolist(), 2)
+    return torch.cat([part.flatten(1) for part in parts], 1).numpy()
+
+
+def _once(data: Tensor) -> Tensor:
+    """Return (1, d, n) of data that all networks see, else the data."""
+    return data[:1] if is_shared(data) else data
 
 
 @cache

@@ -31,14 +31,15 @@ def compiled(cached: bool) -> Callable:
     return njit(train, cache=cached, **REORDERED)
 
 
-def train(parameters, rates, losses, squares, inputs, targets, widths, ends, updates, slope, weights_of_losses):
+def train(parameters, rates, losses, squares, inputs, targets, widths, tiles, updates, slope, weights_of_losses):
     """Train networks one after another, in the same memory.
 
-    Of each network, `inputs` and `targets` hold the tiles of samples one after another, which end at the numbers
-    `ends`; there is one entry if all networks see the same samples. Losses and squares are float64.
+    Of each network, `inputs` and `targets` hold the tiles of samples one after another; there is one entry if all
+    networks see the same samples. `tiles` tells where they end, and how many of the inputs are not all zero there, up
+    to the last. Losses and squares are float64.
     """
     rows = widths[1:].sum()
-    memory = np.empty((2, rows * ends[0]), parameters.dtype)
+    memory = np.empty((2, rows * tiles[0, 0]), parameters.dtype)
     gradient = np.empty_like(parameters[0])
     for j in range(len(parameters)):
         x, y = inputs[min(j, len(inputs) - 1)], targets[min(j, len(targets) - 1)]
@@ -46,9 +47,9 @@ def train(parameters, rates, losses, squares, inputs, targets, widths, ends, upd
         for step in range(losses.shape[1]):
             gradient[:] = 0
             loss, first = 0.0, 0
-            for end in ends:
+            for end, ins in tiles:
                 size = end - first
-                samples = x[widths[0] * first : widths[0] * end].reshape(widths[0], size)
+                samples = x[widths[0] * first : widths[0] * end].reshape(widths[0], size)[:ins]
                 aims = y[widths[-1] * first : widths[-1] * end].reshape(widths[-1], size)
                 activations = memory[0, : rows * size].reshape(rows, size)
                 residuals = memory[1, : rows * size].reshape(rows, size)
@@ -84,7 +85,7 @@ def _add_gradient(parameter, inputs, targets, widths, slope, weights_of_losses, 
     for layer in range(depth):
         outs, size = widths[layer + 1], widths[layer + 1] * widths[layer]
         after = activations[row : row + outs]
-        _product(parameter[at : at + size].reshape(outs, widths[layer]), before, after)
+        _product(parameter[at : at + size].reshape(outs, widths[layer])[:, : len(before)], before, after)
         if layer < depth - 1:
             _activate(after, slope)
         before, row, at = after, row + outs, at + size
@@ -94,12 +95,12 @@ def _add_gradient(parameter, inputs, targets, widths, slope, weights_of_losses, 
     for layer in range(depth - 1, -1, -1):
         ins, outs = widths[layer], widths[layer + 1]
         row, at = row - outs, at - outs * ins
-        weight = parameter[at : at + outs * ins].reshape(outs, ins)
         before = activations[row - ins : row] if layer else inputs
-        _add_product_with_transposed(residual, before, gradient[at : at + outs * ins].reshape(outs, ins))
+        of_weight = gradient[at : at + outs * ins].reshape(outs, ins)[:, : len(before)]
+        _add_product_with_transposed(residual, before, of_weight)
         if layer:
             of_layer_before = residuals[row - ins : row]
-            _product(weight.T, residual, of_layer_before)
+            _product(parameter[at : at + outs * ins].reshape(outs, ins)[:, : len(before)].T, residual, of_layer_before)
             _pass_back(of_layer_before, before, slope)
             residual = of_layer_before
     return loss
