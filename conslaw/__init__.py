@@ -5,45 +5,25 @@ every function takes from it what it is. What serves a single question is import
 has the spectral theory, `conslaw.paper` the records, claims and figures of the paper.
 """
 
+from importlib import import_module
 from importlib.metadata import version
-
-from conslaw.drawing import as_problem, draw
-from conslaw.eigenvalues import SharpnessObserver, lanczos, sharpness
-from conslaw.hessian import dense_hessian, gradient_vector, hessian_vector_product
-from conslaw.laws import conserved_quantity, gradient_imbalance, matrix_laws, restore_unit_laws, unit_laws
-from conslaw.networks import loss_and_gradients, network_outputs
-from conslaw.problems import Problem
-from conslaw.theory.power_laws import PowerLaw, fit_power_law
-from conslaw.training.descent import gradient_descent, networks_at
-from conslaw.training.flow import gradient_flow
-from conslaw.training.optimizers import Adam, Momentum
-from conslaw.training.trajectory import Trajectory
+from typing import TYPE_CHECKING
 
 __version__ = version("conslaw")
 
-__all__ = [
-    "Adam",
-    "Momentum",
-    "PowerLaw",
-    "Problem",
-    "SharpnessObserver",
-    "Trajectory",
-    "as_problem",
-    "conserved_quantity",
-    "dense_hessian",
-    "draw",
-    "fit_power_law",
-    "gradient_descent",
-    "gradient_flow",
-    "gradient_imbalance",
-    "gradient_vector",
-    "hessian_vector_product",
-    "lanczos",
-    "loss_and_gradients",
-    "matrix_laws",
-    "network_outputs",
-    "networks_at",
-    "restore_unit_laws",
-    "sharpness",
-    "unit_laws",
-]
+if TYPE_CHECKING:
+    from conslaw._names import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import all names at the first use of one: torch takes a second, and the command line starts without it."""
+        names = import_module("conslaw._names")
+        globals().update({key: getattr(names, key) for key in ("__all__", *names.__all__)})
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        """List the names, also before the first use."""
+        __getattr__("__all__")
+        return sorted(globals())

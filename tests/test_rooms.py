@@ -36,6 +36,7 @@ CORE = [
     "theory.compression",
     "theory.power_laws",
     "theory.grids",
+    "_names",
 ]
 PACKAGE = PROJECT / "conslaw"
 
@@ -77,14 +78,56 @@ def test_no_module_imports_in_a_circle():
     assert not waiting
 
 
+def loaded_by(code):
+    """Names of the modules that a fresh process has loaded after running code."""
+    code += "\nimport sys; print('', *sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+OF_THE_PAPER = {"pandas", "matplotlib", "IPython", "mlxtend", "papermill", "nbformat"}
+OF_TRAINING = {"torch", "numpy", "scipy"}
+
+
 def test_import_loads_what_training_needs_and_no_more():
-    code = "import sys, conslaw; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
-    ).stdout.split()
-    unwanted = {"pandas", "matplotlib", "numba", "IPython", "sklearn", "mlxtend", "papermill", "nbformat"}
-    assert not unwanted.intersection(loaded)
+    loaded = loaded_by("from conslaw import draw")
+    assert loaded >= OF_TRAINING
+    assert not loaded & {*OF_THE_PAPER, "numba", "sklearn"}
     assert not [name for name in loaded if name.startswith("conslaw.paper")]
+
+
+WRONG = ["rebuild nothing", "rebuild 01_minimal -p nothing 1", "rebuild 01_minimal -p steps none"]
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "list", *WRONG])
+def test_a_command_that_computes_nothing_loads_nothing_for_it(command):
+    loaded = loaded_by(
+        f"""
+import sys
+from conslaw.__main__ import main
+sys.argv = ["conslaw", *{command.split()}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == {int(command in WRONG)}"""
+    )
+    assert "conslaw.paper.commands" in loaded
+    assert not loaded & {*OF_THE_PAPER, *OF_TRAINING, "numba"}
+
+
+@pytest.mark.parametrize("use", ["draw", "laws.unit_laws", "theory.power_laws.PowerLaw"])
+def test_names_and_modules_are_there_at_their_first_use(use):
+    assert "conslaw.drawing" in loaded_by(f"import conslaw; conslaw.{use}")
+
+
+def test_names_are_listed_before_their_first_use():
+    code = "import conslaw; assert {*dir(conslaw)} > {*conslaw.__all__, '__version__'}; from conslaw import *; draw"
+    assert "conslaw.drawing" in loaded_by(code)
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="module 'conslaw' has no attribute 'nothing'"):
+        _ = conslaw.nothing
 
 
 def test_few_names_at_the_top_and_none_hides_a_module():

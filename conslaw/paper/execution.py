@@ -25,7 +25,9 @@ def end_with(parent):
     os._exit(1)  # the kernel sees by itself that its parent is gone
 
 threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-import json, sys, papermill
+import json, sys
+sys.modules["rfc3987_syntax"] = None  # jsonschema goes without: it takes 0.7 s, for IRIs, which no notebook has
+import papermill
 papermill.execute_notebook(**json.load(sys.stdin))
 """
 PATIENCE = 10
@@ -72,7 +74,8 @@ class Processes:
             "kernel_name": "python3",
             "progress_bar": False,
             "coalesce_streams": True,  # else the pieces of printed text depend on timing
-            "extra_arguments": ["--log-level=CRITICAL"],  # of the kernel, which else reports every shutdown
+            "shutdown_kernel": "immediate",  # all is written by then, and torch takes 0.4 s to leave in order
+            "extra_arguments": ["--log-level=CRITICAL"],  # of the kernel, which else warns of its connections
         }
         self._reports[name] = folder / "progress"
         process = subprocess.Popen(

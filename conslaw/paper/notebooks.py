@@ -1,6 +1,6 @@
 """The notebooks as files: which there are, their titles, parameters and code, read without Jupyter's packages.
 
-Every kernel and every command comes by here, and nbformat takes two seconds to import.
+Every kernel and every command comes by here, and nbformat takes a second to import.
 """
 
 import ast

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from conslaw.data import MNIST_DIGITS
 from conslaw.paper.notebooks import Parameter, read_parameters
 
 __all__ = ["changed", "check", "label"]
@@ -35,14 +34,21 @@ TEXT = Range("text", lambda value: True)
 STEPS = Range("of at least 0", lambda number: number >= 0)
 SHARES = Range("from 0 to 1", lambda number: 0 <= number <= 1)
 SEEDS = Range("from 0 to 2**32 - 1", lambda number: 0 <= number < 2**32)
-IMAGES = Range(f"of {', '.join(map(str, MNIST_DIGITS))}", lambda number: number in MNIST_DIGITS)
+
+
+def _images() -> Range:
+    """Say which numbers of images there are; a function, as torch comes with the answer and the others need none."""
+    from conslaw.data import MNIST_DIGITS
+
+    return Range(f"of {', '.join(map(str, MNIST_DIGITS))}", lambda number: number in MNIST_DIGITS)
+
 
 # By the name of a parameter; that of one notebook's goes before.
-RANGES = {
+RANGES: dict[str, Range | Callable[[], Range]] = {
     **dict.fromkeys(("seed", "seeds", "few_seeds", "more_seeds", "data_seed"), SEEDS),
     **dict.fromkeys(("checkpoints", "prediction_times", "stored", "window"), STEPS),
     **dict.fromkeys(("mixtures", "loss_mixtures", "activation_mixtures"), SHARES),
-    **dict.fromkeys(("images", "e04_edge_of_stability.samples"), IMAGES),
+    **dict.fromkeys(("images", "e04_edge_of_stability.samples"), _images),
     "activations": _one_of("relu", "linear", "leaky_relu", "tanh", "gelu", "sigmoid"),
     "conserved": Range("of any size", lambda number: True),
     "depths": Range("of at least 2", lambda number: number >= 2),
@@ -122,6 +128,7 @@ def _check(notebook: str, name: str, parameter: Parameter, value: object) -> obj
 
     kind = KINDS.get(parameter.kind) or _kind_of_entries(parameter.default)
     range_ = of_table(RANGES, TEXT if kind is str else POSITIVE)
+    range_ = range_() if callable(range_) else range_
     if parameter.kind in KINDS:
         if _fits(value, kind, range_):
             return kind(value)
