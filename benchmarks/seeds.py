@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from speed import processor
 
 from conslaw import fit_power_law
 from conslaw.paper.plotting import BLUE, GREY, RED, use_style
+from conslaw.paper.provenance import provenance
 from conslaw.paper.sweep import cluster, sweep
 from conslaw.theory.power_laws import bootstrap_exponent
 
@@ -75,7 +75,12 @@ def main(seeds: int, steps: int, scheduler: str | None) -> None:
     rows = measure(seeds, steps, scheduler)
     result = {
         "sweep": rows,
-        "environment": {"torch": torch.__version__, "device": processor(), "cores": os.cpu_count(), "steps": steps},
+        "environment": {
+            "torch": torch.__version__,
+            "device": provenance()["processor"],
+            "cores": os.cpu_count(),
+            "steps": steps,
+        },
     }
     results = Path(__file__).parent / "results"
     (results / "seeds.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

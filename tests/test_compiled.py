@@ -47,6 +47,21 @@ def test_products(rows, terms, columns, seed):
     np.testing.assert_allclose(out, 2 * (a @ b), rtol=1e-13, atol=1e-13)
 
 
+@settings(max_examples=200)
+@given(st.lists(st.floats(-800, 0), min_size=1, max_size=40))
+def test_exponential(values):
+    for dtype, smallest in ((np.float64, 1e-307), (np.float32, 1e-37)):
+        x = np.array(values, dtype)
+        expected = np.exp(x)
+        _kernel._exponential(x)
+        np.testing.assert_allclose(x, expected, rtol=2 * np.finfo(dtype).eps, atol=smallest)
+    x = np.array([-np.inf, np.nan, 0.0])
+    _kernel._exponential(x)
+    assert x[0] <= 5e-324
+    assert np.isnan(x[1])
+    assert x[2] == 1
+
+
 @pytest.mark.parametrize("widths", [(20, 64, 5), (20, 7, 6, 5, 3), (20, 1, 2), (20, 16, 12, 1)])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", 0.3])
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", 0.4])

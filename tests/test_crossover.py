@@ -13,10 +13,11 @@ from conslaw.theory.crossover import (
     crossover_sum,
     geometric_sum,
     hessian_modes,
+    kernel_pairs,
     layer_signs,
-    pair_coefficients,
     pair_sum,
     published_crossover_sum,
+    spectrum,
 )
 from conslaw.theory.modes import data_modes, linear_modes
 from conslaw.theory.switching import SwitchObserver, first_preactivations, frozen_gate_sum
@@ -62,6 +63,27 @@ def test_limits_of_the_crossover_formula():
     assert crossover_sum(0.01, two, torch.tensor([[1.0, 0.0]]).double(), 10).isfinite().all()  # it has no weight
 
 
+def pair_coefficients(gradient, vectors, signs):
+    """c_jk = a_j a_k (v_jᵀ D v_k), by definition."""
+    weighted = vectors * (gradient.unsqueeze(1) @ vectors)
+    return weighted.mT @ (signs.unsqueeze(1) * weighted)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.sampled_from([torch.float32, torch.float64]))
+def test_spectrum(seed, size, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    root, vectors = (torch.randn(size, columns, generator=generator, dtype=dtype) for columns in (size, 3))
+    matrix, rounding = root + root.mT, 100 * size * torch.finfo(dtype).eps
+    values, products = spectrum(matrix, vectors)
+    assert values.dtype == products.dtype == dtype
+    torch.testing.assert_close(values, torch.linalg.eigvalsh(matrix), rtol=0, atol=rounding * values.abs().max().item())
+    for power in range(3):  # Σ_k λ_k^p (v_kᵀ x) (v_kᵀ y) = xᵀ H^p y
+        form = products.mT @ (values.unsqueeze(1) ** power * products)
+        expected = vectors.mT @ torch.linalg.matrix_power(matrix, power) @ vectors
+        scale = rounding * (values.abs().max() ** power * vectors.square().sum()).item()
+        torch.testing.assert_close(form, expected, rtol=0, atol=scale)
+
+
 @given(st.integers(0, 10_000))
 def test_pair_sum_is_exact_for_a_quadratic(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -100,12 +122,14 @@ def test_published_predictions():
     }
     for (loss, activation), expected in published.items():
         problem = draw(SEEDS, loss=loss, activation=activation)
-        values, vectors, projections, coefficients = hessian_modes(problem)
-        gradient = gradient_vector(problem)
+        values, projections, shares, coefficients = hessian_modes(problem)
+        gradient, signs = gradient_vector(problem), layer_signs(problem)
         torch.testing.assert_close(projections.square().sum(1), gradient.square().sum(1), rtol=1e-11, atol=0)
-        mode = (dense_hessian(problem).matrix @ vectors - vectors * values.unsqueeze(1)).abs().max()
-        assert mode < 1e-12 * values.max()
-        imbalance = (layer_signs(problem) * gradient**2).sum(1)
+        eigenvalues, vectors = torch.linalg.eigh(dense_hessian(problem).matrix)
+        torch.testing.assert_close(values, eigenvalues, rtol=0, atol=1e-13 * values.max().item())
+        imbalance = (signs * gradient**2).sum(1)
+        pairs = pair_coefficients(gradient, vectors, signs)
+        torch.testing.assert_close(shares, pairs.sum(2), rtol=0, atol=1e-11 * imbalance.max().item())
         torch.testing.assert_close(coefficients.sum(1), imbalance, rtol=1e-12, atol=0)
         predicted = published_crossover_sum(rates, values, coefficients, 2000)
         for row, numbers in zip(predicted, expected, strict=False):
@@ -120,10 +144,24 @@ def test_kernel_prediction_is_within_6_percent():
     rates = [1e-3, 1e-2, 3e-2]
     for activation in ("linear", "relu"):
         problem = draw(SEEDS, loss="mse", activation=activation)
-        values, vectors = torch.linalg.eigh(dense_hessian(problem).gauss_newton)
-        pairs = pair_coefficients(gradient_vector(problem), vectors, layer_signs(problem))
+        predicted = pair_sum(rates, *kernel_pairs(problem), 1000)
         measured = gradient_descent(problem, rates, 1000).imbalance_sum[..., 0]
-        assert (pair_sum(rates, values, pairs, 1000) / measured - 1).abs().max() < 0.06
+        assert (predicted / measured - 1).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+def test_kernel_pairs_are_those_of_the_gauss_newton_matrix(activation):
+    problem = draw([1, 2], (4, 6, 3), samples=9, loss="mse", activation=activation)
+    values, vectors = torch.linalg.eigh(dense_hessian(problem).gauss_newton)
+    pairs = pair_coefficients(gradient_vector(problem), vectors, layer_signs(problem))
+    of_kernel, kernel = kernel_pairs(problem)
+    torch.testing.assert_close(of_kernel[:, -10:], values[:, -10:], rtol=1e-10, atol=0)
+    torch.testing.assert_close(kernel.sum((1, 2)), pairs.sum((1, 2)), rtol=1e-10, atol=0)
+    rates = [1e-3, 0.05]
+    expected = pair_sum(rates, values, pairs, 100)
+    torch.testing.assert_close(pair_sum(rates, of_kernel, kernel, 100), expected, rtol=1e-9, atol=0)
+    with pytest.raises(ValueError, match="squared error"):
+        kernel_pairs(problem.under(loss="cross_entropy", activation="relu"))
 
 
 def test_linear_modes():

@@ -2,7 +2,7 @@
 
 Samples go through a network some at a time, in tiles, over which the gradient is summed. Products may be fused with
 sums, and in sums over samples the order is free; infinite and missing values stay what they are. Other threads run
-meanwhile.
+meanwhile. All is in one file, as numba's cache on disk does not see a change in another.
 """
 
 import math
@@ -17,6 +17,10 @@ FUSED, REORDERED = (
     {"nogil": True, "error_model": "numpy", "fastmath": flags}
     for flags in ({"contract"}, {"contract", "reassoc", "nsz"})
 )
+
+LOG2_E, LN_2 = 1 / math.log(2), (0.6931471803691238, 1.9082149292705877e-10)  # ln 2 as a sum, the first with 33 bits
+HALVES = 0.5 ** np.arange(1076.0)
+INVERSE_FACTORIALS = tuple(1 / math.factorial(i) for i in range(13, -1, -1))
 
 
 def compiled(cached: bool) -> Callable:
@@ -108,42 +112,48 @@ def _add_gradient(parameter, inputs, targets, widths, slope, weights_of_losses, 
 
 @njit(**FUSED)
 def _product(a, b, out):
-    """Compute A B, four rows and four terms at a time; the first terms, up to four, need no zeros to be added to."""
+    """Compute A B, four rows and four terms at a time."""
     rows, terms, columns = len(a), len(b), b.shape[1]
-    rest = (terms - 1) % 4 + 1
     for i in range(0, rows - 3, 4):
-        p0, q0, r0, s0 = a[i, 0], a[i + 1, 0], a[i + 2, 0], a[i + 3, 0]
-        for c in range(columns):
-            b0 = b[0, c]
-            out[i, c], out[i + 1, c], out[i + 2, c], out[i + 3, c] = p0 * b0, q0 * b0, r0 * b0, s0 * b0
-        for k in range(1, rest):
+        for k in range(terms % 4):
             p0, q0, r0, s0 = a[i, k], a[i + 1, k], a[i + 2, k], a[i + 3, k]
-            for c in range(columns):
-                b0 = b[k, c]
-                out[i, c] += p0 * b0
-                out[i + 1, c] += q0 * b0
-                out[i + 2, c] += r0 * b0
-                out[i + 3, c] += s0 * b0
-        for k in range(rest, terms, 4):
+            if k == 0:
+                for c in range(columns):
+                    b0 = b[0, c]
+                    out[i, c], out[i + 1, c], out[i + 2, c], out[i + 3, c] = p0 * b0, q0 * b0, r0 * b0, s0 * b0
+            else:
+                for c in range(columns):
+                    b0 = b[k, c]
+                    out[i, c] += p0 * b0
+                    out[i + 1, c] += q0 * b0
+                    out[i + 2, c] += r0 * b0
+                    out[i + 3, c] += s0 * b0
+        for k in range(terms % 4, terms, 4):
             p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
             q0, q1, q2, q3 = a[i + 1, k], a[i + 1, k + 1], a[i + 1, k + 2], a[i + 1, k + 3]
             r0, r1, r2, r3 = a[i + 2, k], a[i + 2, k + 1], a[i + 2, k + 2], a[i + 2, k + 3]
             s0, s1, s2, s3 = a[i + 3, k], a[i + 3, k + 1], a[i + 3, k + 2], a[i + 3, k + 3]
-            for c in range(columns):
-                b0, b1, b2, b3 = b[k, c], b[k + 1, c], b[k + 2, c], b[k + 3, c]
-                out[i, c] += p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
-                out[i + 1, c] += q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
-                out[i + 2, c] += r0 * b0 + r1 * b1 + r2 * b2 + r3 * b3
-                out[i + 3, c] += s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
+            if k == 0:  # what was in `out` before is not to be added to
+                for c in range(columns):
+                    b0, b1, b2, b3 = b[0, c], b[1, c], b[2, c], b[3, c]
+                    out[i, c] = p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                    out[i + 1, c] = q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                    out[i + 2, c] = r0 * b0 + r1 * b1 + r2 * b2 + r3 * b3
+                    out[i + 3, c] = s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
+            else:
+                for c in range(columns):
+                    b0, b1, b2, b3 = b[k, c], b[k + 1, c], b[k + 2, c], b[k + 3, c]
+                    out[i, c] += p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                    out[i + 1, c] += q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                    out[i + 2, c] += r0 * b0 + r1 * b1 + r2 * b2 + r3 * b3
+                    out[i + 3, c] += s0 * b0 + s1 * b1 + s2 * b2 + s3 * b3
     for i in range(rows // 4 * 4, rows):
-        p0 = a[i, 0]
-        for c in range(columns):
-            out[i, c] = p0 * b[0, c]
-        for k in range(1, rest):
+        out[i] = 0
+        for k in range(terms % 4):
             p0 = a[i, k]
             for c in range(columns):
                 out[i, c] += p0 * b[k, c]
-        for k in range(rest, terms, 4):
+        for k in range(terms % 4, terms, 4):
             p0, p1, p2, p3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
             for c in range(columns):
                 out[i, c] += p0 * b[k, c] + p1 * b[k + 1, c] + p2 * b[k + 2, c] + p3 * b[k + 3, c]
@@ -220,23 +230,48 @@ def _loss(outputs, targets, weights_of_losses, residual):
     """
     classes, columns = outputs.shape
     of_squares, of_entropies = weights_of_losses
-    residual[:] = 0
     loss = 0.0
-    for c in range(columns if of_entropies > 0 else 0):
-        largest, total, aimed = outputs[0, c], outputs.dtype.type(0), outputs.dtype.type(0)
+    if of_entropies > 0:
+        largest, total = outputs[0].copy(), np.zeros_like(outputs[0])
         for k in range(1, classes):
-            largest = max(largest, outputs[k, c])
+            for c in range(columns):
+                largest[c] = outputs[k, c] if outputs[k, c] > largest[c] else largest[c]
         for k in range(classes):
-            residual[k, c] = math.exp(outputs[k, c] - largest)
-            total += residual[k, c]
-            aimed += targets[k, c] * (outputs[k, c] - largest)
-        loss += of_entropies * (math.log(total) - aimed)
-        scale = of_entropies / total
+            for c in range(columns):
+                residual[k, c] = outputs[k, c] - largest[c]
+                loss -= of_entropies * targets[k, c] * residual[k, c]
+            _exponential(residual[k])
+            for c in range(columns):
+                total[c] += residual[k, c]
+        product = 1.0
+        for c in range(columns):  # Σ ln x = ln Π x takes fewer logarithms
+            product *= total[c]
+            if product > 1e200:
+                loss += of_entropies * math.log(product)
+                product = 1.0
+        loss += of_entropies * math.log(product)
         for k in range(classes):
-            residual[k, c] = scale * residual[k, c] - of_entropies * targets[k, c]
+            for c in range(columns):
+                residual[k, c] = of_entropies * (residual[k, c] / total[c] - targets[k, c])
+    else:
+        residual[:] = 0
     for k in range(classes if of_squares > 0 else 0):
         for c in range(columns):
             difference = outputs[k, c] - targets[k, c]
             loss += of_squares * difference * difference
             residual[k, c] += (of_squares + of_squares) * difference
     return loss
+
+
+@njit(**FUSED)
+def _exponential(x):
+    """Overwrite x ≤ 0 by eˣ = 2⁻ⁱ eʳ with |r| ≤ ln 2 / 2, for many entries at once, which calls of math.exp are not."""
+    for c in range(len(x)):
+        z = np.float64(x[c])
+        z = -745.0 if z < -745.0 else z  # e⁻⁷⁴⁵ is the smallest number above zero
+        halvings = np.floor(0.5 - z * LOG2_E)
+        r = (z + halvings * LN_2[0]) + halvings * LN_2[1]
+        series = INVERSE_FACTORIALS[0]
+        for inverse in INVERSE_FACTORIALS[1:]:
+            series = series * r + inverse
+        x[c] = series * HALVES[np.int64(halvings) if halvings >= 0 else 0]  # a missing value counts nothing
