@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conslaw.laws import squared_norms
 from conslaw.problems import Problem
 from conslaw.tensors import is_shared
 from conslaw.training._steps import Steps
@@ -62,15 +63,19 @@ class CompiledSteps:
     def advance(self, steps: range, updates: int, recorded: Set[int]) -> Steps:
         """Take some steps, see `Stepper`."""
         networks, parameters = self.networks, self._parameters.numpy()
-        losses = np.empty((len(parameters), len(steps)))
-        squares = np.empty((*losses.shape, 2, networks.depth))
         number, entropy = parameters.dtype.type, networks.entropy_weight
         of_losses = number((1 - entropy) / (networks.samples * self._widths[-1])), number(entropy / networks.samples)
+        losses = np.empty((len(parameters), len(steps)))
+        squares = np.empty((*losses.shape, 2, networks.depth))
+        # The published drifts of few units of rounding are those of torch's norms in float32, which takes them below.
+        chosen = np.array([step in recorded for step in steps])
+        places = np.where(chosen & (number is np.float32), np.cumsum(chosen) - 1, -1)
+        kept = np.empty((len(parameters), places.max() + 1, parameters.shape[1]), number)
 
         def train(part: slice) -> None:
-            own = (array[part] for array in (parameters, self._rates, losses, squares))
+            own = (array[part] for array in (parameters, self._rates, losses, squares, kept))
             data = (array[part] if len(array) == len(parameters) else array for array in self._data)
-            _call(*own, *data, self._widths, self._tiles, updates, number(networks.sigma.slope), of_losses)
+            _call(*own, *data, self._widths, self._tiles, places, updates, number(networks.sigma.slope), of_losses)
 
         threads = min(len(parameters), torch.get_num_threads())
         ends = [len(parameters) * thread // threads for thread in range(threads + 1)]
@@ -80,9 +85,17 @@ class CompiledSteps:
                 list(pool.map(train, parts))
         else:
             train(*parts)
-        norms = np.sqrt(squares).astype(number).astype(float)  # in the networks' precision, as in torch
-        gradients, of_weights = torch.from_numpy(norms**2).transpose(0, 1).unbind(2)
-        return Steps(torch.from_numpy(losses).mT, gradients, of_weights[[step in recorded for step in steps]])
+        gradients, of_weights = torch.from_numpy(squares).transpose(0, 1).unbind(2)
+        of_weights = of_weights[torch.from_numpy(chosen)]
+        if kept.size:
+            of_weights = torch.stack([self._squared_norms(parameters) for parameters in kept.swapaxes(0, 1)])
+        return Steps(torch.from_numpy(losses).mT, gradients, of_weights)
+
+    def _squared_norms(self, parameters: np.ndarray) -> Tensor:
+        """Take the squared norms of W_1 … W_L from parameters (J, P), shape (J, L)."""
+        shapes = [weight.shape for weight in self.networks.weights]
+        parts = torch.from_numpy(parameters).split([shape[1:].numel() for shape in shapes], 1)
+        return squared_norms([part.reshape(shape).contiguous() for part, shape in zip(parts, shapes, strict=True)])
 
     def keep(self, survivors: Tensor) -> None:
         """Go on with these networks only, see `Stepper`."""

@@ -35,12 +35,14 @@ def compiled(cached: bool) -> Callable:
     return njit(train, cache=cached, **REORDERED)
 
 
-def train(parameters, rates, losses, squares, inputs, targets, widths, tiles, updates, slope, weights_of_losses):
+def train(
+    parameters, rates, losses, squares, kept, inputs, targets, widths, tiles, places, updates, slope, weights_of_losses
+):
     """Train networks one after another, in the same memory.
 
     Of each network, `inputs` and `targets` hold the tiles of samples one after another; there is one entry if all
     networks see the same samples. `tiles` tells where they end, and how many of the inputs are not all zero there, up
-    to the last. Losses and squares are float64.
+    to the last. Losses and squares are float64. The parameters at a step are `kept` at its place, if that is not −1.
     """
     rows = widths[1:].sum()
     memory = np.empty((2, rows * tiles[0, 0]), parameters.dtype)
@@ -49,6 +51,8 @@ def train(parameters, rates, losses, squares, inputs, targets, widths, tiles, up
         x, y = inputs[min(j, len(inputs) - 1)], targets[min(j, len(targets) - 1)]
         parameter, rate = parameters[j], rates[j]
         for step in range(losses.shape[1]):
+            if places[step] >= 0:
+                kept[j, places[step]] = parameter
             gradient[:] = 0
             loss, first = 0.0, 0
             for end, ins in tiles:
