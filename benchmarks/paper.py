@@ -118,7 +118,7 @@ def main(names: tuple[str, ...]) -> None:
     starts = {source: min(start_of_notebook(source) for _ in range(3)) for source in sources}
     subset = figure_1b()
     result = of_notebooks(notebook_names())
-    ledger.write_table()
+    ledger.write_ledger()
     result["start_of_a_notebook"] = {name: round(value, 2) for name, value in starts.items()}
     result |= {"figure_1b": subset, **rates, "environment": environment("cpu")}
     path = Path(__file__).parent / "results" / "paper.json"

@@ -109,17 +109,17 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
     if not values and figures_folder().resolve() == notebooks.PROJECT / "figures":  # the README is about these
-        ledger.write_table()
+        ledger.write_ledger()
 
 
 @main.command("ledger")
 @reports_errors
 def update_ledger() -> None:
-    """Write the verdicts on all claims into the README."""
+    """Write the verdicts on all claims into the README and claims.json."""
     from conslaw.paper import ledger
 
     notebooks.notebook_names()  # without a clone there is no README either
-    ledger.write_table()
+    ledger.write_ledger()
     click.echo(ledger.table())
 
 

@@ -1,51 +1,20 @@
-"""The ledger: every claim of the paper, judged by the numbers of the notebooks.
+"""The ledger: every claim judged by the numbers of the notebooks, in the README and in claims.json."""
 
-A claim in claims.toml has two lists of conditions on quantities of its notebook's record: `number`, that the
-published number comes out, and `conclusion`, that what the paper concludes from it follows. The verdict is
-
-- holds: both;
-- number only: the number comes out, the conclusion does not follow;
-- fails: the number does not come out.
-"""
-
+import json
 import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from conslaw.paper.claims import KINDS, VERDICTS, Claim, meets, read_claims
 from conslaw.paper.files import replace_file
 from conslaw.paper.notebooks import PROJECT
 from conslaw.paper.records import Record, plain, read_record
 
-__all__ = ["Claim", "Verdict", "judge", "read_claims", "table", "verdicts", "write_table"]
+__all__ = ["Verdict", "all_verdicts", "judge", "score", "table", "verdicts", "write_ledger"]
 
-CLAIMS = Path(__file__).with_name("claims.toml")
 BEGIN, END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the paper."""
-
-    id: str
-    """Row of the paper's table and a word, such as "E05.alpha"."""
-    notebook: str
-    """Which notebook computes it."""
-    place: str
-    """Where it stands in the paper."""
-    statement: str
-    """What is claimed, in our words."""
-    published: str
-    """The published number, as printed."""
-    number: list[dict]
-    """Conditions under which the published number comes out, or the statement is true."""
-    measured: str
-    """What we get: a template, filled with the record's values."""
-    finding: str
-    """Why the verdict is what it is, or the corrected statement: a template too."""
-    conclusion: list[dict] = field(default_factory=list)
-    """Conditions under which the conclusion follows; none where the statement is all there is."""
 
 
 @dataclass(frozen=True)
@@ -54,44 +23,16 @@ class Verdict:
 
     claim: Claim
     verdict: str
-    """"holds", "number only" or "fails"."""
+    """One of `VERDICTS`."""
     measured: str
     finding: str
+    for_authors: str = ""
 
     def __str__(self) -> str:
-        """Two lines: id, verdict, what was published and measured; and why."""
+        """Id, verdict, what was published and measured; why; and what speaks for the authors."""
         numbers = f"(published {self.claim.published}; here {self.measured})"
-        return f"{self.claim.id}: {self.verdict} {numbers}\n    {self.finding}"
-
-
-def read_claims() -> list[Claim]:
-    """Read claims.toml, sorted by id: the rows of the paper's table, then the theorems."""
-    with CLAIMS.open("rb") as file:
-        return sorted((Claim(**entry) for entry in tomllib.load(file)["claim"]), key=lambda claim: claim.id)
-
-
-def meets(condition: Mapping, values: Mapping) -> bool:
-    """Tell whether a quantity is where a condition wants it; a missing value (NaN) meets none.
-
-    Args:
-        condition: `quantity` and any of `above`, `below`, or `near` with a relative `tolerance`.
-        values: A record's values.
-
-    Raises:
-        KeyError: If the record has no such quantity.
-        ValueError: If the condition says nothing, or something else.
-    """
-    value = values[condition["quantity"]]
-    tests = set(condition) - {"quantity", "tolerance"}
-    if not tests or tests - {"above", "below", "near"} or ("near" in tests) != ("tolerance" in condition):
-        raise ValueError(f"a condition takes above, below, or near with tolerance, got {dict(condition)}")
-    if value is None:
-        return False
-    return (
-        ("above" not in tests or value > condition["above"])
-        and ("below" not in tests or value < condition["below"])
-        and ("near" not in tests or abs(value - condition["near"]) <= condition["tolerance"] * abs(condition["near"]))
-    )
+        lines = [f"{self.claim.id}: {self.verdict} {numbers}", f"    {self.finding}"]
+        return "\n".join(lines + [f"    For the authors: {self.for_authors}"] * bool(self.for_authors))
 
 
 def judge(claim: Claim, values: Mapping) -> Verdict:
@@ -104,14 +45,27 @@ def judge(claim: Claim, values: Mapping) -> Verdict:
     Returns:
         The verdict.
     """
-    if not all(meets(condition, values) for condition in claim.number):
-        verdict = "fails"
-    elif not all(meets(condition, values) for condition in claim.conclusion):
-        verdict = "number only"
-    else:
+
+    def met(conditions: Sequence[Mapping]) -> bool:
+        return all(meets(condition, values) for condition in conditions)
+
+    if claim.untested:
+        verdict = "untested"
+    elif claim.chance and met(claim.chance):
+        verdict = "not reproducible"
+    elif met(claim.number) and met(claim.conclusion):
         verdict = "holds"
+    elif claim.slip and met(claim.slip) and met(claim.conclusion):
+        verdict = "slip"
+    elif claim.part and met(claim.part):
+        verdict = "holds in part"
+    else:
+        verdict = "number only" if met(claim.number) else "fails"
     shown = {key: math.nan if value is None else value for key, value in values.items()}
-    return Verdict(claim, verdict, claim.measured.format(**shown), claim.finding.format(**shown))
+    measured, finding, for_authors = (
+        template.format(**shown) for template in (claim.measured, claim.finding, claim.for_authors)
+    )
+    return Verdict(claim, verdict, measured, finding, "" if verdict == "holds" else for_authors)
 
 
 def verdicts(record: Record) -> list[Verdict] | list[str]:
@@ -129,43 +83,97 @@ def verdicts(record: Record) -> list[Verdict] | list[str]:
     return [judge(claim, record.values) for claim in read_claims() if claim.notebook == record.name]
 
 
-def table() -> str:
-    """Write all verdicts as a Markdown table, from the records of the default runs in figures/.
-
-    Returns:
-        The table.
+def all_verdicts() -> list[Verdict]:
+    """Judge all claims, by the records of the default runs in figures/.
 
     Raises:
         ValueError: If a record is missing or damaged, or lacks a quantity.
     """
-    lines = [
-        "| claim | in the paper | published | here | verdict | why | rebuild |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    results = []
     for claim in read_claims():
         try:
-            verdict = judge(claim, read_record(claim.notebook)["values"])
+            results.append(judge(claim, read_record(claim.notebook)["values"]))
         except KeyError as error:
             raise ValueError(
                 f"the record of {claim.notebook} has no quantity {error}, which claim {claim.id} asks for; "
                 f"make it anew with `conslaw rebuild --force {claim.notebook}`"
             ) from error
+    return results
+
+
+def score(results: Sequence[Verdict]) -> str:
+    """Say in words how many claims have which verdict: those of the paper, and apart from them our own."""
+
+    def counted(verdicts: Sequence[str]) -> str:
+        counts = Counter(verdicts)
+        return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+    papers = [result.verdict for result in results if result.claim.kind != "own"]
+    own = [result.verdict for result in results if result.claim.kind == "own"]
+    text = f"Of {len(papers)} claims of the paper: {counted(papers)}."
+    return text + (f" Of {len(own)} statements of this project: {counted(own)}." if own else "")
+
+
+def table() -> str:
+    """Write all verdicts as a Markdown table, from the records of the default runs in figures/.
+
+    Returns:
+        The score, what the verdicts mean, and the table.
+
+    Raises:
+        ValueError: If a record is missing or damaged, or lacks a quantity.
+    """
+    results = all_verdicts()
+    lines = [
+        score(results),
+        "",
+        "; ".join(f"**{verdict}**: {meaning}" for verdict, meaning in VERDICTS.items()) + ".",
+        "",
+        "| claim | in the paper | published | here | verdict | why | rebuild |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        claim = result.claim
         notebook = f"[`conslaw rebuild {claim.notebook}`](notebooks/{claim.notebook}.ipynb)"
+        published = claim.published if claim.source != "published results" else f"{claim.published} (published results)"
         cells = [
             f"{claim.id}: {claim.statement}",
-            claim.place,
-            claim.published,
-            verdict.measured,
-            f"**{verdict.verdict}**",
-            verdict.finding,
+            "this project" if claim.kind == "own" else f"{claim.place} ({claim.kind})",
+            published,
+            result.measured,
+            f"**{result.verdict}**",
+            result.finding,
             notebook,
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def write_table(readme: Path = PROJECT / "README.md") -> None:
-    """Bring the README's table of claims up to date.
+def as_json() -> str:
+    """Write all claims with their verdicts, and on which others they rest, as JSON."""
+    claims = [
+        {
+            **{
+                name: getattr(result.claim, name)
+                for name in ("id", "kind", "statement", "place", "source", "published")
+            },
+            "here": result.measured,
+            "verdict": result.verdict,
+            "why": result.finding,
+            "for_the_authors": result.for_authors,
+            "thresholds": result.claim.threshold,
+            "turned_by": result.claim.turned_by,
+            "rests_on": result.claim.rests_on,
+            "notebook": result.claim.notebook,
+        }
+        for result in all_verdicts()
+    ]
+    content = {"paper": "arXiv:2604.07405", "kinds": KINDS, "verdicts": VERDICTS, "claims": claims}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_ledger(readme: Path = PROJECT / "README.md") -> None:
+    """Bring the README's table of claims up to date, and claims.json beside it.
 
     Args:
         readme: File with the two marker lines between which the table stands.
@@ -180,5 +188,6 @@ def write_table(readme: Path = PROJECT / "README.md") -> None:
         raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}, between which the table belongs")
     before, rest = text.split(BEGIN)
     new = f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
-    if new != text:
-        replace_file(readme, new)
+    for path, content in ((readme, new), (readme.with_name("claims.json"), as_json())):
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            replace_file(path, content)

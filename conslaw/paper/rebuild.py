@@ -30,8 +30,15 @@ from conslaw.paper.stamps import code_of, is_as_made, is_up_to_date, state_of, w
 
 __all__ = ["Outcome", "rebuild"]
 
-# Notebooks that start first, so that no core is left waiting for one of them.
-LONGEST = {"e04_edge_of_stability", "e06_architecture_and_optimizer", "fig4c_switch_rate", "fig2a_spectral_crossover"}
+LONGEST = (
+    "e04_edge_of_stability",
+    "e06_architecture_and_optimizer",
+    "fig4c_switch_rate",
+    "fig2a_spectral_crossover",
+    "e12_loss_function",
+    "fig4b_width_dimension",
+)
+"""Notebooks that start first, so that no core is left waiting for one of them."""
 SMALL = {"00_agreement", "00_overview", "01_minimal"}
 """Notebooks whose work is too small to be shared among threads."""
 ROOM = 2**26
@@ -94,7 +101,7 @@ def rebuild(
         try:
             for summaries in (False, True):
                 chosen = [name for name in names if is_summary(name) is summaries]
-                chosen.sort(key=lambda name: name not in LONGEST)
+                chosen.sort(key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
                 futures = {
                     pool.submit(_try, name, values[name], force, 1 if name in SMALL else threads, processes)
                     for name in chosen
