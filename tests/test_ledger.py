@@ -1,4 +1,4 @@
-"""The ledger: verdicts flip when the numbers do, and the README holds what the records say."""
+"""The ledger: verdicts flip when the numbers do, and its pages hold what the records say."""
 
 import math
 import re
@@ -124,6 +124,7 @@ def test_the_score_counts_our_own_apart():
     own = replace(CLAIM, kind="own")
     results = [Verdict(CLAIM, "fails", "", ""), Verdict(CLAIM, "holds", "", ""), Verdict(own, "untested", "", "")]
     assert score(results) == "Of 2 claims of the paper: 1 holds, 1 fails. Of 1 statements of this project: 1 untested."
+    assert score(results[:1] * 2 + results[1:2] * 2) == "Of 4 claims of the paper: 2 hold, 2 fail."
 
 
 def test_every_verdict_has_a_reason_and_a_case_for_the_authors(committed):
@@ -227,12 +228,12 @@ def test_readme_is_current(committed, tmp_path):
     copy = tmp_path / "README.md"
     copy.write_text((PROJECT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     ledger.write_ledger(copy)
-    for name in ("README.md", "claims.json"):
+    for name in ("README.md", "LEDGER.md", "claims.json"):
         fresh, present = (tmp_path / name).read_bytes(), (PROJECT / name).read_bytes()
         assert fresh == present, f"run `conslaw ledger` and commit {name}"
     rows = [line for line in ledger.table().splitlines() if line.startswith("|")]
     assert len(rows) == len(read_claims()) + 2
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 8 for row in rows)
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 10 for row in rows)
 
 
 def test_readme_without_markers(committed, tmp_path):

@@ -115,12 +115,12 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
 @main.command("ledger")
 @reports_errors
 def update_ledger() -> None:
-    """Write the verdicts on all claims into the README and claims.json."""
+    """Write the verdicts on all claims into LEDGER.md and claims.json, and the score into the README."""
     from conslaw.paper import ledger
 
     notebooks.notebook_names()  # without a clone there is no README either
     ledger.write_ledger()
-    click.echo(ledger.table())
+    click.echo(ledger.score(ledger.all_verdicts()))
 
 
 @main.command("sweep")

@@ -1,4 +1,4 @@
-"""The ledger: every claim judged by the numbers of the notebooks, in the README and in claims.json."""
+"""The ledger: every claim judged by the numbers of the notebooks, in LEDGER.md and claims.json."""
 
 import json
 import math
@@ -106,7 +106,9 @@ def score(results: Sequence[Verdict]) -> str:
 
     def counted(verdicts: Sequence[str]) -> str:
         counts = Counter(verdicts)
-        return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        plural = {"holds": "hold", "holds in part": "hold in part", "slip": "slips", "fails": "fail"}
+        said = {v: v if counts[v] == 1 else plural.get(v, v) for v in VERDICTS}
+        return ", ".join(f"{counts[verdict]} {said[verdict]}" for verdict in VERDICTS if counts[verdict])
 
     papers = [result.verdict for result in results if result.claim.kind != "own"]
     own = [result.verdict for result in results if result.claim.kind == "own"]
@@ -118,35 +120,47 @@ def table() -> str:
     """Write all verdicts as a Markdown table, from the records of the default runs in figures/.
 
     Returns:
-        The score, what the verdicts mean, and the table.
+        The table.
 
     Raises:
         ValueError: If a record is missing or damaged, or lacks a quantity.
     """
-    results = all_verdicts()
     lines = [
-        score(results),
-        "",
-        "; ".join(f"**{verdict}**: {meaning}" for verdict, meaning in VERDICTS.items()) + ".",
-        "",
-        "| claim | in the paper | published | here | verdict | why | rebuild |",
-        "|---|---|---|---|---|---|---|",
+        "| claim | kind | in the paper | published | here | verdict | why | for the authors | notebook |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for result in results:
+    for result in all_verdicts():
         claim = result.claim
-        notebook = f"[`conslaw rebuild {claim.notebook}`](notebooks/{claim.notebook}.ipynb)"
-        published = claim.published if claim.source != "published results" else f"{claim.published} (published results)"
         cells = [
             f"{claim.id}: {claim.statement}",
-            "this project" if claim.kind == "own" else f"{claim.place} ({claim.kind})",
-            published,
+            claim.kind,
+            claim.place,
+            claim.published if claim.source != "published results" else f"{claim.published} (published results)",
             result.measured,
             f"**{result.verdict}**",
             result.finding,
-            notebook,
+            result.for_authors,
+            f"[{claim.notebook}](notebooks/{claim.notebook}.ipynb)",
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def as_page() -> str:
+    """Write the score, what kinds and verdicts mean, and the table as a Markdown page."""
+    kinds, meanings = (
+        "\n".join(f"- **{word}**: {meaning}" for word, meaning in words.items()) for words in (KINDS, VERDICTS)
+    )
+    parts = [
+        "# The ledger",
+        "Made by `conslaw ledger` from the records of the notebooks. [`claims.json`](claims.json) also has the reasons "
+        "of the thresholds, what would turn each verdict, and which other claims a claim rests on.",
+        score(all_verdicts()),
+        f"What is claimed:\n\n{kinds}",
+        f"What became of it:\n\n{meanings}",
+        table(),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def as_json() -> str:
@@ -173,10 +187,10 @@ def as_json() -> str:
 
 
 def write_ledger(readme: Path = PROJECT / "README.md") -> None:
-    """Bring the README's table of claims up to date, and claims.json beside it.
+    """Bring the score in the README up to date, and LEDGER.md and claims.json beside it.
 
     Args:
-        readme: File with the two marker lines between which the table stands.
+        readme: File with the two marker lines between which the score stands.
 
     Raises:
         ValueError: If there is no such file, or the markers are missing.
@@ -185,9 +199,10 @@ def write_ledger(readme: Path = PROJECT / "README.md") -> None:
         raise ValueError(f"there is no {readme}; install from a clone with `pip install -e .`")
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
-        raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}, between which the table belongs")
+        raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}, between which the score belongs")
     before, rest = text.split(BEGIN)
-    new = f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
-    for path, content in ((readme, new), (readme.with_name("claims.json"), as_json())):
+    new = f"{before}{BEGIN}\n{score(all_verdicts())}\n{END}{rest.split(END)[1]}"
+    files = {readme: new, readme.with_name("LEDGER.md"): as_page(), readme.with_name("claims.json"): as_json()}
+    for path, content in files.items():
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             replace_file(path, content)
