@@ -166,7 +166,8 @@ def test_what_is_recorded_does_not_change_what_happens():
     torch.testing.assert_close(every.imbalance_sum, every.gradient_imbalance[:, :, :-1].sum(2))
     assert torch.equal(every.observed["first"][0, :, 0], problem.weights[0][:, 0, 0])  # a view of weights in training
     assert torch.equal(every.observed["first"][0, :, -1], every.parameters[0][0, :, 0, 0])
-    assert torch.equal(every.loss_before_last_update, every.loss[:, :, -2])
+    for run in (every, gradient_descent(problem, 0.1, 150)):  # in blocks of one step, and of many
+        assert torch.equal(run.loss_before_last_update, run.loss[:, :, -2])
     assert all(torch.equal(p, q) for p, q in zip(problem.parameters, before, strict=True))
     assert torch.get_num_threads() == threads
 
@@ -434,6 +435,17 @@ def test_observers_are_told_which_runs_they_see():
     gradient_descent(problem, [0.01, 1e5], 70, record_every=70, observe={"x": (observe, [0, 70])})
     assert seen == [([0, 1, 2, 3], (1, 2, 1, 2)), ([0, 1], (1, 2))]
     assert problem.runs is None
+
+
+def test_what_is_observed_of_a_network_before_it_diverges_stays():
+    problem, first = draw([1], (20, 8, 5), loss="mse"), lambda networks: networks.weights[0][:, 0, 0]
+    every, some = (
+        gradient_descent(problem, 1e5, 70, observe={"x": (first, times)}) for times in (list(range(71)), [0, 70])
+    )
+    at = int(every.diverged_at)
+    assert 0 < at < 64  # within a block of steps between two looks
+    assert every.observed["x"][0, 0].isfinite().tolist() == [time < at for time in range(71)]
+    assert some.observed["x"][0, 0].isfinite().tolist() == [True, False]
 
 
 def test_networks_at_checks_its_arguments():

@@ -221,7 +221,7 @@ def test_every_notebook_with_a_record_has_a_claim_and_the_other_way_round():
 def test_a_record_that_lacks_a_quantity(monkeypatch):
     monkeypatch.setattr(ledger, "read_record", lambda name: {"values": {}})
     with pytest.raises(ValueError, match=r"has no quantity .* --force"):
-        ledger.table()
+        all_verdicts()
 
 
 def test_readme_is_current(committed, tmp_path):
@@ -231,7 +231,7 @@ def test_readme_is_current(committed, tmp_path):
     for name in ("README.md", "LEDGER.md", "claims.json"):
         fresh, present = (tmp_path / name).read_bytes(), (PROJECT / name).read_bytes()
         assert fresh == present, f"run `conslaw ledger` and commit {name}"
-    rows = [line for line in ledger.table().splitlines() if line.startswith("|")]
+    rows = [line for line in ledger.table(all_verdicts()).splitlines() if line.startswith("|")]
     assert len(rows) == len(read_claims()) + 2
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 10 for row in rows)
 

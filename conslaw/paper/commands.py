@@ -119,8 +119,7 @@ def update_ledger() -> None:
     from conslaw.paper import ledger
 
     notebooks.notebook_names()  # without a clone there is no README either
-    ledger.write_ledger()
-    click.echo(ledger.score(ledger.all_verdicts()))
+    click.echo(ledger.write_ledger())
 
 
 @main.command("sweep")

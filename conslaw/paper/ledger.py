@@ -89,10 +89,11 @@ def all_verdicts() -> list[Verdict]:
     Raises:
         ValueError: If a record is missing or damaged, or lacks a quantity.
     """
+    values = {name: read_record(name)["values"] for name in dict.fromkeys(claim.notebook for claim in read_claims())}
     results = []
     for claim in read_claims():
         try:
-            results.append(judge(claim, read_record(claim.notebook)["values"]))
+            results.append(judge(claim, values[claim.notebook]))
         except KeyError as error:
             raise ValueError(
                 f"the record of {claim.notebook} has no quantity {error}, which claim {claim.id} asks for; "
@@ -116,20 +117,13 @@ def score(results: Sequence[Verdict]) -> str:
     return text + (f" Of {len(own)} statements of this project: {counted(own)}." if own else "")
 
 
-def table() -> str:
-    """Write all verdicts as a Markdown table, from the records of the default runs in figures/.
-
-    Returns:
-        The table.
-
-    Raises:
-        ValueError: If a record is missing or damaged, or lacks a quantity.
-    """
+def table(results: Sequence[Verdict]) -> str:
+    """Write verdicts as a Markdown table."""
     lines = [
         "| claim | kind | in the paper | published | here | verdict | why | for the authors | notebook |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for result in all_verdicts():
+    for result in results:
         claim = result.claim
         cells = [
             f"{claim.id}: {claim.statement}",
@@ -146,7 +140,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def as_page() -> str:
+def as_page(results: Sequence[Verdict]) -> str:
     """Write the score, what kinds and verdicts mean, and the table as a Markdown page."""
     kinds, meanings = (
         "\n".join(f"- **{word}**: {meaning}" for word, meaning in words.items()) for words in (KINDS, VERDICTS)
@@ -155,15 +149,15 @@ def as_page() -> str:
         "# The ledger",
         "Made by `conslaw ledger` from the records of the notebooks. [`claims.json`](claims.json) also has the reasons "
         "of the thresholds, what would turn each verdict, and which other claims a claim rests on.",
-        score(all_verdicts()),
+        score(results),
         f"What is claimed:\n\n{kinds}",
         f"What became of it:\n\n{meanings}",
-        table(),
+        table(results),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def as_json() -> str:
+def as_json(results: Sequence[Verdict]) -> str:
     """Write all claims with their verdicts, and on which others they rest, as JSON."""
     claims = [
         {
@@ -180,17 +174,20 @@ def as_json() -> str:
             "rests_on": result.claim.rests_on,
             "notebook": result.claim.notebook,
         }
-        for result in all_verdicts()
+        for result in results
     ]
     content = {"paper": "arXiv:2604.07405", "kinds": KINDS, "verdicts": VERDICTS, "claims": claims}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def write_ledger(readme: Path = PROJECT / "README.md") -> None:
+def write_ledger(readme: Path = PROJECT / "README.md") -> str:
     """Bring the score in the README up to date, and LEDGER.md and claims.json beside it.
 
     Args:
         readme: File with the two marker lines between which the score stands.
+
+    Returns:
+        The score.
 
     Raises:
         ValueError: If there is no such file, or the markers are missing.
@@ -200,9 +197,13 @@ def write_ledger(readme: Path = PROJECT / "README.md") -> None:
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{readme.name} has no lines {BEGIN} and {END}, between which the score belongs")
-    before, rest = text.split(BEGIN)
-    new = f"{before}{BEGIN}\n{score(all_verdicts())}\n{END}{rest.split(END)[1]}"
-    files = {readme: new, readme.with_name("LEDGER.md"): as_page(), readme.with_name("claims.json"): as_json()}
+    results, (before, rest) = all_verdicts(), text.split(BEGIN)
+    files = {
+        readme: f"{before}{BEGIN}\n{score(results)}\n{END}{rest.split(END)[1]}",
+        readme.with_name("LEDGER.md"): as_page(results),
+        readme.with_name("claims.json"): as_json(results),
+    }
     for path, content in files.items():
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             replace_file(path, content)
+    return score(results)
