@@ -1,9 +1,9 @@
 """The names of the package, which `conslaw` takes from here when one of them is first used."""
 
+from conslaw.conserved import conserved_quantity, gradient_imbalance, matrix_laws, restore_unit_laws, unit_laws
 from conslaw.drawing import as_problem, draw
 from conslaw.eigenvalues import SharpnessObserver, lanczos, sharpness
 from conslaw.hessian import dense_hessian, gradient_vector, hessian_vector_product
-from conslaw.laws import conserved_quantity, gradient_imbalance, matrix_laws, restore_unit_laws, unit_laws
 from conslaw.networks import loss_and_gradients, network_outputs
 from conslaw.problems import Problem
 from conslaw.theory.power_laws import PowerLaw, fit_power_law

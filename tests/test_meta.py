@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from conslaw import draw, hessian_vector_product, loss_and_gradients, network_outputs
+from conslaw.conserved import conserved_quantity, matrix_laws, unit_laws
 from conslaw.hessian import dense_hessian, gradient_vector
-from conslaw.laws import conserved_quantity, matrix_laws, unit_laws
 from conslaw.theory.compression import correct_probability
 from conslaw.theory.crossover import crossover_sum, layer_signs, projection_coefficients
 from conslaw.theory.switching import first_preactivations

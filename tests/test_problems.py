@@ -23,8 +23,8 @@ from conslaw import (
     loss_and_gradients,
     networks_at,
 )
+from conslaw.conserved import squared_norms
 from conslaw.data import MNIST_DIGITS, concentric_spheres, gaussian_mixture, mnist, xor
-from conslaw.laws import squared_norms
 from conslaw.tensors import is_shared
 
 SEEDS = [42, 137, 256, 512, 1024]

@@ -18,7 +18,8 @@ CORE = [
     "drawing",
     "progress",
     "networks",
-    "laws",
+    "quadratic",
+    "conserved",
     "training.optimizers",
     "training.trajectory",
     "training._steps",
@@ -115,7 +116,7 @@ except SystemExit as end:
     assert not loaded & {*OF_THE_PAPER, *OF_TRAINING, "numba"}
 
 
-@pytest.mark.parametrize("use", ["draw", "laws.unit_laws", "theory.power_laws.PowerLaw"])
+@pytest.mark.parametrize("use", ["draw", "conserved.unit_laws", "theory.power_laws.PowerLaw"])
 def test_names_and_modules_are_there_at_their_first_use(use):
     assert "conslaw.drawing" in loaded_by(f"import conslaw; conslaw.{use}")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conslaw.activations import IDENTITY, Activation
-from conslaw.laws import gradient_imbalance, squared_norms
+from conslaw.conserved import gradient_imbalance, squared_norms
 from conslaw.networks import Workspace, forward, loss_and_gradients
 from conslaw.problems import Problem
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence, Set
 import torch
 from torch import Tensor
 
-from conslaw.laws import norms
+from conslaw.conserved import norms
 from conslaw.networks import Workspace, loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.training._steps import Steps

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conslaw.laws import add_left_out
+from conslaw.conserved import add_left_out
 from conslaw.problems import Problem
 from conslaw.tensors import is_shared
 from conslaw.training._batched import BatchedSteps

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conslaw.laws import squared_norms
+from conslaw.conserved import squared_norms
 from conslaw.problems import Problem
 from conslaw.tensors import is_shared
 from conslaw.training._steps import Steps

@@ -8,7 +8,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from conslaw.laws import squared_norms, squared_parameter_norms
+from conslaw.conserved import squared_norms, squared_parameter_norms
 from conslaw.networks import Workspace, loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.training.trajectory import Trajectory

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from conslaw.laws import gradient_imbalance
+from conslaw.conserved import gradient_imbalance
 from conslaw.problems import Problem
 from conslaw.training.optimizers import Optimizer
 

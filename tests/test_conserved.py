@@ -18,7 +18,7 @@ from conslaw import (
     restore_unit_laws,
     unit_laws,
 )
-from conslaw.laws import squared_parameter_norms
+from conslaw.conserved import quadratic_laws, squared_parameter_norms
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -42,15 +42,36 @@ def test_closed_form():
     assert squared_parameter_norms(biased).tolist() == [pytest.approx([30, 61, 5, 49])]
 
 
+EACH = ["unit", "layer", "entry"]
+
+
 @given(st.integers(0, 1000), st.integers(2, 4), st.booleans(), st.sampled_from(["relu", "linear", "leaky_relu", 0.3]))
 def test_every_law_is_orthogonal_to_the_gradient(seed, depth, bias, activation):
-    """⟨Q w, g(w)⟩ = 0 for every unit: that is what makes ‖out‖² − ‖in‖² − b² a law."""
+    """⟨Q w, g(w)⟩ = 0 for all w: that is what makes wᵀQw a law."""
     problem = draw([seed], (3, *[4] * (depth - 1), 2), samples=6, bias=bias, loss=0.5, activation=activation)
     gradients = loss_and_gradients(problem)[1]
-    products = [w * g for w, g in zip(problem.parameters, gradients, strict=True)]
-    for layer in range(depth - 1):
-        incoming = products[layer].sum(2) + (products[depth + layer] if bias else 0)
-        torch.testing.assert_close(products[layer + 1].sum(1), incoming, rtol=0, atol=1e-13)
+    for each in EACH[: 3 if activation == "linear" else 2]:
+        for family in quadratic_laws(problem, each):
+            values = family(problem.parameters, gradients)
+            torch.testing.assert_close(values, torch.zeros_like(values), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("each", EACH)
+@pytest.mark.parametrize("bias", [False, True])
+def test_change_of_a_law_in_any_step(each, bias):
+    """C(w + d) − C(w) = 2⟨Qw, d⟩ + dᵀQd."""
+    problem, other = (draw([seed], (3, 4, 4, 2), bias=bias) for seed in (1, 2))
+    step = other.parameters
+    moved = [w + d for w, d in zip(problem.parameters, step, strict=True)]
+    for family in quadratic_laws(problem, each):
+        change = 2 * family(problem.parameters, step) + family(step)
+        torch.testing.assert_close(family(moved) - family(problem.parameters), change, rtol=1e-12, atol=1e-13)
+        assert bool((family(moved).abs() <= family.size(moved)).all())
+
+
+def test_only_the_three_kinds_of_laws():
+    with pytest.raises(ValueError, match=r"each must be .* got 'neuron'"):
+        quadratic_laws(draw([1]), "neuron")
 
 
 @pytest.mark.parametrize("bias", [False, True])

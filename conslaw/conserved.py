@@ -7,12 +7,12 @@ after T steps is η² S with S = Σ_{t<T} δ_l(t).
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from conslaw.problems import Problem
+from conslaw.quadratic import QuadraticLaws, Term, columns, rows, whole
 
 __all__ = [
     "add_left_out",
@@ -20,6 +20,7 @@ __all__ = [
     "gradient_imbalance",
     "matrix_laws",
     "norms",
+    "quadratic_laws",
     "restore_unit_laws",
     "squared_norms",
     "squared_parameter_norms",
@@ -122,6 +123,38 @@ def add_left_out(squared_norms: Tensor, problem: Problem) -> Tensor:
     return torch.cat([squared_norms[..., :1] + constant, squared_norms[..., 1:]], -1)
 
 
+def quadratic_laws(problem: Problem, each: str = "unit") -> list[QuadraticLaws]:
+    """Return the laws C = wᵀQw of every hidden layer as forms, which can be taken of gradients or eigenvectors too.
+
+    Args:
+        problem: M networks.
+        each: "unit" for ‖outgoing‖² − ‖incoming‖² − bias² of every unit; "layer" for their sum, C_l − ‖b_l‖²; "entry"
+            for every entry of W_{l+1}ᵀ W_{l+1} − W_l W_lᵀ − b_l b_lᵀ.
+
+    Returns:
+        L − 1 families; what they take are tensors in the order of `Problem.parameters`.
+
+    Raises:
+        ValueError: If `each` is none of these.
+
+    >>> from conslaw import draw, loss_and_gradients
+    >>> problem = draw([42])
+    >>> layer, = quadratic_laws(problem, "layer")
+    >>> abs(layer(problem.parameters, loss_and_gradients(problem)[1]).item()) < 1e-6  # ⟨Qw, ∇L⟩ = 0
+    True
+    """
+    if each not in ("unit", "layer", "entry"):
+        raise ValueError(f'each must be "unit", "layer" or "entry", got {each!r}')
+    outgoing, incoming = (whole, whole) if each == "layer" else (columns, rows)
+    families = []
+    for layer in range(problem.depth - 1):
+        terms = [Term(layer + 1, outgoing, 1), Term(layer, incoming, -1)]
+        if problem.biases:
+            terms.append(Term(problem.depth + layer, lambda bias: incoming(bias.unsqueeze(-1)), -1))
+        families.append(QuadraticLaws(tuple(terms), pairs=each == "entry"))
+    return families
+
+
 def unit_laws(problem: Problem) -> list[Tensor]:
     """Per hidden unit: ‖outgoing weights‖² − ‖incoming weights‖² − bias².
 
@@ -133,9 +166,7 @@ def unit_laws(problem: Problem) -> list[Tensor]:
     Returns:
         For each of the L − 1 hidden layers a tensor (M, width).
     """
-    laws = [after.square().sum(1) - before.square().sum(2) for before, after in pairwise(problem.weights)]
-    if problem.biases:
-        laws = [law - bias.square() for law, bias in zip(laws, problem.biases, strict=False)]
+    laws = [family(problem.parameters) for family in quadratic_laws(problem)]
     if problem.left_out is not None:
         laws[0] = laws[0] - problem.left_out.diagonal(dim1=1, dim2=2).to(laws[0])
     return laws
@@ -152,9 +183,7 @@ def matrix_laws(problem: Problem) -> list[Tensor]:
     Returns:
         For each of the L − 1 hidden layers a tensor (M, width, width).
     """
-    laws = [after.mT @ after - before @ before.mT for before, after in pairwise(problem.weights)]
-    if problem.biases:
-        laws = [law - b.unsqueeze(2) * b.unsqueeze(1) for law, b in zip(laws, problem.biases, strict=False)]
+    laws = [family(problem.parameters) for family in quadratic_laws(problem, "entry")]
     if problem.left_out is not None:
         laws[0] = laws[0] - problem.left_out.to(laws[0])
     return laws
