@@ -13,7 +13,7 @@ from conslaw.paper.notebooks import PROJECT
 from conslaw.paper.records import Record, plain, read_record
 from conslaw.paper.typeset import typeset
 
-__all__ = ["Verdict", "all_verdicts", "as_data", "judge", "score", "table", "verdicts", "write_ledger"]
+__all__ = ["Verdict", "all_verdicts", "as_data", "judge", "score", "table", "together", "verdicts", "write_ledger"]
 
 BEGIN, END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 
@@ -116,6 +116,27 @@ def score(results: Sequence[Verdict]) -> str:
     own = [result.verdict for result in results if result.claim.kind == "own"]
     text = f"Of {len(papers)} claims of the paper: {counted(papers)}."
     return text + (f" Of {len(own)} statements of this project: {counted(own)}." if own else "")
+
+
+def together(verdicts: Sequence[str]) -> str:
+    """Give the verdict on a sentence that several claims make up.
+
+    Args:
+        verdicts: Those of the claims, at least one.
+
+    Returns:
+        "holds" if all hold; "holds in part" if one holds or holds in part; else the most frequent, of equally frequent
+        ones the last in the order of `VERDICTS`. A slip carries no weight.
+
+    >>> together(["holds", "slip"]), together(["holds", "fails"]), together(["number only", "untested", "untested"])
+    ('holds', 'holds in part', 'untested')
+    """
+    weighty = [verdict for verdict in verdicts if verdict != "slip"] or list(verdicts)
+    if set(weighty) == {"holds"}:
+        return "holds"
+    if {"holds", "holds in part"}.intersection(weighty):
+        return "holds in part"
+    return max(reversed(VERDICTS), key=weighty.count)
 
 
 def table(results: Sequence[Verdict]) -> str:

@@ -1,19 +1,23 @@
-"""The site: the executed notebooks and the ledger as static pages that work offline, with the overview as the first.
+"""The site: notebooks, ledger and the page to explore as static files that work offline, with the overview first.
 
-Formulas become MathML, which browsers set by themselves, so that no page needs a connection, and none but the ledger's
-filters a script.
+Formulas become MathML, which browsers set by themselves, so that no page needs a connection, and the pages of the
+notebooks no script.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from plotly.offline import get_plotlyjs
 from pygments.formatters import HtmlFormatter
 from pylatexenc.latex2text import LatexNodes2Text
 
@@ -24,9 +28,14 @@ from conslaw.paper.notebooks import notebook_names, title
 from conslaw.paper.records import read_record, records_folder
 from conslaw.paper.typeset import typeset
 
-__all__ = ["FIRST", "LEDGER", "build"]
+__all__ = ["EXTRA", "FIRST", "build"]
 
-FIRST, LEDGER = "00_overview", "ledger"
+FIRST = "00_overview"
+EXTRA = {
+    "ledger": "The ledger: every claim and its verdict",
+    "explore": "Explore: learning rates, widths, and the exponent of a window",
+}
+"""Pages that are no notebooks, and their titles."""
 PAGE = Path(__file__).with_name("page")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+?)\$", re.DOTALL)
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"')
@@ -48,10 +57,13 @@ def build(folder: Path) -> list[Path]:
     """
     names = notebook_names()
     pages = [{"name": name, "title": title(name)} for name in names]
-    pages.insert(1, {"name": LEDGER, "title": "The ledger: every claim and its verdict"})
+    pages += [{"name": name, "title": title} for name, title in EXTRA.items()]
     shared = {"pages": pages, "style": _style()}
     exporter = HTMLExporter(template_name=PAGE.name, extra_template_basedirs=[str(PAGE.parent)])
-    files = {f"{LEDGER}.html": _ledger_page(shared)}
+    files = {"plotly.min.js": get_plotlyjs()}
+    files |= {
+        f"{name}.html": _page(name, content, shared) for name, content in (("ledger", _claims()), ("explore", _runs()))
+    }
     for name in names:
         notebook = nbformat.read(notebooks.NOTEBOOKS / f"{name}.ipynb", 4)
         _check_outputs(name, notebook)
@@ -70,10 +82,18 @@ def _style() -> str:
     return f"{(PAGE / 'style.css').read_text(encoding='utf-8')}{light}\n@media (prefers-color-scheme: dark) {{{dark}}}"
 
 
-def _ledger_page(shared: Mapping) -> str:
-    """Write the ledger as a page with filters."""
+def _page(name: str, content: Mapping[str, object], shared: Mapping[str, object]) -> str:
+    """Write a page that is no notebook, with its script."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
     environment.filters["typeset"] = typeset
+    # Content of <script> and <style>, where entities are none.
+    script = Markup((PAGE / f"{name}.js").read_text(encoding="utf-8"))
+    texts = {"title": EXTRA[name], "name": name, "pages": shared["pages"], "style": Markup(shared["style"])}
+    return _coloured(environment.get_template(f"{name}.html.j2").render(**texts, script=script, **content))
+
+
+def _claims() -> dict[str, object]:
+    """Return what the ledger's page shows."""
     results = ledger.all_verdicts()
     claims = ledger.as_data(results)["claims"]
     filters = [
@@ -81,19 +101,25 @@ def _ledger_page(shared: Mapping) -> str:
         ("kind", "kind of claim", list(KINDS)),
         ("notebook", "notebook", sorted({claim["notebook"] for claim in claims})),
     ]
-    environment.globals["script"] = Markup((PAGE / "ledger.js").read_text(encoding="utf-8"))
-    page = environment.get_template("ledger.html.j2").render(
-        title=shared["pages"][1]["title"],
-        name=LEDGER,
-        pages=shared["pages"],
-        style=Markup(shared["style"]),
-        score=ledger.score(results),
-        filters=filters,
-        claims=claims,
-        kinds=KINDS,
-        verdicts=VERDICTS,
-    )
-    return _coloured(page)
+    return {"score": ledger.score(results), "filters": filters, "claims": claims, "kinds": KINDS, "verdicts": VERDICTS}
+
+
+def _runs() -> dict[str, object]:
+    """Return the runs of 02_explore, with three digits, as the page to explore reads them."""
+    table = pd.read_csv(records_folder() / "02_explore.csv")
+
+    def rows(values: pd.Series, group: pd.DataFrame) -> list[list[float | None]]:
+        grid = values.to_numpy().reshape(group.eta.nunique(), -1)
+        return [[float(f"{value:.3g}") if np.isfinite(value) else None for value in row] for row in grid]
+
+    runs = [
+        {"loss": loss, "width": width}
+        | {name: rows(group[name], group) for name in ("drift", "imbalance", "sharpness")}
+        for (loss, width), group in table.groupby(["loss", "width"])
+    ]
+    axes = {"rates": table.eta, "times": table.time, "widths": table.width}
+    data = {name: values.unique().tolist() for name, values in axes.items()} | {"runs": runs}
+    return {"data": Markup(json.dumps(data))}
 
 
 def _finished(body: str) -> str:
