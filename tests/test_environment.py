@@ -1,6 +1,7 @@
 """The files that make the environment say the same, and the core works in the smallest of them."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_versions_are_one():
     assert citation["version"] == project()["version"]
     assert python("import conslaw; print(conslaw.__version__)", PROJECT).strip() == project()["version"]
     assert f"## {project()['version']} ({citation['date-released']})" in read("CHANGELOG.md")
+
+
+def test_codemeta_equals_pyproject():
+    metadata, package = json.loads(read("codemeta.json")), project()
+    for field in ("name", "description", "version", "keywords"):
+        assert metadata[field] == package[field]
+    assert metadata["license"].endswith(f"/{package['license']}")
+    assert metadata["runtimePlatform"].replace(" ", "") == f"Python{package['requires-python']}"
+    assert metadata["referencePublication"] == package["urls"]["Paper"]
+    assert metadata["softwareRequirements"] == [Requirement(entry).name for entry in package["dependencies"]]
+
+
+def test_container_has_a_python_that_is_tested():
+    container = json.loads(read(".devcontainer/devcontainer.json"))
+    assert re.search(r"3\.\d+", container["image"])[0] in read(".github/workflows/tests.yml")
+    assert container["postCreateCommand"] == "make env"
 
 
 def test_pythons_are_those_tested():

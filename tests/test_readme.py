@@ -1,4 +1,4 @@
-"""What the README shows runs, and gives what it says."""
+"""What the README and the guides show runs, and gives what it says."""
 
 import re
 
@@ -6,8 +6,8 @@ import pytest
 
 from conslaw.paper.notebooks import PROJECT
 
-TEXT = (PROJECT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+TEXTS = {name: (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "USING.md", "CONTRIBUTING.md")}
+BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS.values()), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
@@ -21,7 +21,12 @@ def test_examples_run(code, capsys):
         assert str(tuple(value.shape)) == f"({shape})"
 
 
-def test_files_that_are_linked_exist():
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", TEXT)
+@pytest.mark.parametrize("name", TEXTS)
+def test_files_that_are_linked_exist(name):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", TEXTS[name])
     assert links
     assert not [link for link in links if not (PROJECT / link).exists()]
+
+
+def test_readme_is_short():
+    assert len(TEXTS["README.md"].splitlines()) <= 120
