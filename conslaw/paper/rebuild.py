@@ -34,7 +34,7 @@ LONGEST = (
     "e04_edge_of_stability",
     "e06_architecture_and_optimizer",
     "fig4c_switch_rate",
-    "t04_spectral_formula",
+    "fig2a_spectral_crossover",
     "e12_loss_function",
     "fig4b_width_dimension",
 )
