@@ -19,8 +19,8 @@ from conslaw.theory.crossover import (
     published_crossover_sum,
     spectrum,
 )
-from conslaw.theory.modes import data_modes, linear_modes
-from conslaw.theory.switching import SwitchObserver, first_preactivations, frozen_gate_sum
+from conslaw.theory.modes import data_modes, linear_modes, share_distance
+from conslaw.theory.switching import SwitchObserver, first_preactivations, frozen_gate_sum, switched_share
 
 SEEDS = [42, 137, 256]
 
@@ -248,6 +248,39 @@ def test_switches_are_counted():
                 assert seen[network, time, 1] == changed.any(2).sum()
             before = gates
     assert (seen[:, 1:, 0] > 0).any()
+
+
+def test_one_step_switches_what_the_observer_counts():
+    problem = draw([1, 2], (3, 6, 2), samples=12)
+    seen = gradient_descent(problem, 0.5, 3, observe={"switches": SwitchObserver()})
+    after_two = gradient_descent(problem, 0.5, 2).networks()
+    for networks, time in ((problem, 1), (after_two, 3)):
+        assert switched_share(networks, 0.5).tolist() == seen.observed["switches"][0, :, time, 0].tolist()
+    assert (switched_share(problem, 0.5) > 0).any()
+    assert switched_share(problem, 1e-12).tolist() == [0, 0]
+
+
+POSITIVE = st.lists(st.floats(0.01, 100), min_size=4, max_size=4).map(lambda v: torch.tensor(v, dtype=torch.float64))
+
+
+@given(POSITIVE, POSITIVE, st.floats(0.01, 100))
+def test_distance_of_shares(values, reference, factor):
+    distance = share_distance(values, reference).item()
+    assert 0 <= distance < 1
+    assert distance == pytest.approx(share_distance(reference, factor * values).item(), rel=1e-9, abs=1e-12)
+    assert share_distance(values, -factor * values).item() == pytest.approx(0, abs=1e-12)  # of any size and sign
+    # The largest difference that any set of modes makes, which is how the total-variation distance is defined.
+    shares = values / values.sum(), reference / reference.sum()
+    subsets = [[i for i in range(4) if code >> i & 1] for code in range(16)]
+    largest = max((shares[0][subset].sum() - shares[1][subset].sum()).item() for subset in subsets)
+    assert distance == pytest.approx(largest, abs=1e-12)
+
+
+def test_distance_of_disjoint_shares_and_of_a_batch():
+    assert share_distance(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 2.0], [1.0, 3.0]])).tolist() == [
+        1,
+        0.25,
+    ]
 
 
 def test_two_layers_only():

@@ -1,9 +1,10 @@
 """The paper's correlation of two lists, each sorted by itself, on small lists."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from conslaw.paper.ranking import null_correlations, ranked, ranked_correlation
+from conslaw.paper.ranking import draw_ranked, null_correlations, ranked, ranked_correlation
 
 
 def test_ranked():
@@ -32,3 +33,14 @@ def test_lists_that_know_nothing():
     assert found == null_correlations(shares, eigenvalues, 20)
     assert all(0.5 < value <= 1 + 1e-12 for value in found.values())
     assert len(set(found.values())) >= 5
+
+
+def test_each_seed_is_drawn_rank_against_rank():
+    axes = plt.figure().subplots()
+    draw_ranked(axes, [7, 8], [[1, 3, 4], [1, 1, 2]], [[5, 2, 3], [8, 1, 1]])
+    first, second, _ = axes.lines
+    np.testing.assert_allclose(first.get_xydata(), [[0.5, 0.5], [0.3, 0.375], [0.2, 0.125]])
+    np.testing.assert_allclose(second.get_xydata(), [[0.8, 0.5], [0.1, 0.25], [0.1, 0.25]])
+    assert [line.get_label()[:6] for line in (first, second)] == ["seed 7", "seed 8"]
+    assert axes.get_ylim()[0] == pytest.approx(1e-7)
+    plt.close()

@@ -61,7 +61,9 @@ REPEATED = {"hidden", "edge_widths"}
 PAIRS = {"window", "common_window"}
 # Fewest entries: three for a power law or a correlation.
 LEAST = {
-    **dict.fromkeys(("learning_rates", "coupling_rates", "coupling_relative", "relative_rates", "scales"), 3),
+    **dict.fromkeys(
+        ("learning_rates", "coupling_rates", "coupling_relative", "relative_rates", "scales", "scaled_rates"), 3
+    ),
     # The largest learning rate is left out in one of these notebooks' fits.
     "fig3c_loss_and_width.learning_rates": 4,
     "fig4a_width_scaling.learning_rates": 4,

@@ -1,10 +1,12 @@
 """The paper's test of its mode coefficients, a correlation of two separately sorted lists, and what else passes it."""
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from conslaw.paper.plotting import COLOURS, GREY, MARKERS
 from conslaw.theory.power_laws import log_correlation
 
-__all__ = ["null_correlations", "ranked", "ranked_correlation"]
+__all__ = ["draw_ranked", "null_correlations", "ranked", "ranked_correlation"]
 
 RESAMPLES = 200
 
@@ -64,3 +66,28 @@ def null_correlations(empirical: np.ndarray, eigenvalues: np.ndarray, count: int
         f"{count} random uniform": mean_of_random(lambda: rng.random(count)),
         f"largest {count} of {len(empirical)} random χ²": mean_of_random(lambda: rng.chisquare(1, len(empirical))),
     }
+
+
+def draw_ranked(axes: Axes, seeds, empirical, predicted) -> None:
+    """Draw two lists of shares, each sorted by itself, rank against rank: panel (a) of Figures 2b and 2c.
+
+    Args:
+        axes: Where to draw.
+        seeds: M of them, for the legend.
+        empirical: For each seed the shares of the Hessian's modes, shape (M, P); the 20 largest are drawn.
+        predicted: Those of the data modes, shape (M, d).
+    """
+    for index, (seed, measured, theory) in enumerate(zip(seeds, empirical, predicted, strict=True)):
+        label = f"seed {seed}, $R$ = {ranked_correlation(measured, theory):.3f}"
+        look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+        axes.plot(ranked(theory), ranked(measured), linestyle="none", alpha=0.8, label=label, **look)
+    axes.plot([1e-8, 1], [1e-8, 1], color=GREY, linestyle="--", marker="", label="equality")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlim=(3e-8, 1.5),
+        ylim=(1e-7, 1.5),
+        xlabel=r"predicted share $e_k^2\lambda_{x,k}^2$, sorted",
+        ylabel=r"empirical share $(v_k^\top g)^2$, sorted",
+    )
+    axes.legend(fontsize=8, loc="lower right")

@@ -12,7 +12,7 @@ from torch import Tensor
 from conslaw.networks import forward
 from conslaw.problems import Problem
 
-__all__ = ["DataModes", "data_modes", "linear_modes"]
+__all__ = ["DataModes", "data_modes", "linear_modes", "share_distance"]
 
 
 class DataModes(NamedTuple):
@@ -102,3 +102,22 @@ def linear_modes(problem: Problem) -> tuple[Tensor, Tensor]:
     carried = (first @ vectors).square().sum(1, keepdim=True)
     rates = (2 / classes) * eigenvalues.unsqueeze(1) * (carried + output_squares.unsqueeze(2))
     return rates.flatten(1), (shares * (carried - output_squares.unsqueeze(2))).flatten(1)
+
+
+def share_distance(values: Tensor, reference: Tensor) -> Tensor:
+    """Total-variation distance ½ Σ_k |v_k/Σv − r_k/Σr| of two lists of coefficients, mode by mode.
+
+    Between lists of one sign it is 0 where all shares agree and 1 where no mode has a share in both. Where the terms of
+    a list nearly cancel, its shares are large, and the distance may exceed 1.
+
+    Args:
+        values: Coefficients v_k of the modes, shape (…, d).
+        reference: r_k, the same shape.
+
+    Returns:
+        Shape (…).
+
+    >>> share_distance(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 2.0]))
+    tensor(0.2500)
+    """
+    return 0.5 * (values / values.sum(-1, True) - reference / reference.sum(-1, True)).abs().sum(-1)

@@ -9,8 +9,9 @@ from conslaw.activations import IDENTITY, Activation
 from conslaw.conserved import gradient_imbalance, squared_norms
 from conslaw.networks import Workspace, forward, loss_and_gradients
 from conslaw.problems import Problem
+from conslaw.training.descent import gradient_descent
 
-__all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum"]
+__all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum", "switched_share"]
 
 
 def first_preactivations(problem: Problem, workspace: Workspace | None = None) -> Tensor:
@@ -53,6 +54,20 @@ class SwitchObserver:
             share, units = counts.double().mean(1) / gates.shape[2], (counts > 0).double().sum(1)
         self._runs, self._gates = networks.runs, gates
         return torch.stack([share, units, margin], 1)
+
+
+def switched_share(problem: Problem, learning_rate: float) -> Tensor:
+    """Share of the gates that one step of gradient descent opens or closes.
+
+    Args:
+        problem: M networks and their data.
+        learning_rate: η of the step.
+
+    Returns:
+        Share of the m n pairs of a unit and a sample, shape (M,), float64.
+    """
+    after = gradient_descent(problem, learning_rate, 1).networks()
+    return ((first_preactivations(after) > 0) ^ (first_preactivations(problem) > 0)).double().mean((1, 2))
 
 
 def frozen_gate_sum(
