@@ -35,6 +35,7 @@ CORE = [
     "theory.modes",
     "theory.switching",
     "theory.compression",
+    "theory.intervals",
     "theory.power_laws",
     "theory.grids",
     "_names",
