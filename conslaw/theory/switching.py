@@ -10,7 +10,7 @@ from conslaw.conserved import gradient_imbalance, squared_norms
 from conslaw.networks import Workspace, forward, loss_and_gradients
 from conslaw.problems import Problem
 
-__all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum"]
+__all__ = ["LayerSwitchObserver", "SwitchObserver", "first_preactivations", "frozen_gate_sum"]
 
 
 def first_preactivations(problem: Problem, workspace: Workspace | None = None) -> Tensor:
@@ -53,6 +53,33 @@ class SwitchObserver:
             share, units = counts.double().mean(1) / gates.shape[2], (counts > 0).double().sum(1)
         self._runs, self._gates = networks.runs, gates
         return torch.stack([share, units, margin], 1)
+
+
+class LayerSwitchObserver:
+    """An observable of `gradient_descent`: the share of gates of every hidden layer that have changed since the last look.
+
+    It returns (J, L − 1): of layer l the share of the m_l n pairs of a unit and a sample whose gate, the sign of the
+    preactivation z_l, is another than at the look before. NaN at time 0. Of looks at t and t + 1 the second gives the
+    rate of one step, and the steps between such pairs cost nothing.
+    """
+
+    def __init__(self) -> None:
+        """Start without gates to compare with."""
+        self._runs = self._gates = None
+
+    def __call__(self, networks: Problem) -> Tensor:
+        """Compare the gates with those of the last call."""
+        hidden = forward(networks.weights, networks.biases, networks.inputs, networks.sigma)[0][:-1]
+        gates = [preactivations > 0 for preactivations in hidden]
+        earlier = networks.places_in(self._runs)
+        if earlier is None:
+            shares = torch.full((len(networks), len(gates)), torch.nan, dtype=torch.float64)
+        else:
+            places = earlier.to(networks.inputs.device)
+            pairs = zip(gates, self._gates, strict=True)
+            shares = torch.stack([(now ^ before[places]).double().mean((1, 2)) for now, before in pairs], 1)
+        self._runs, self._gates = networks.runs, gates
+        return shares
 
 
 def frozen_gate_sum(
