@@ -6,13 +6,14 @@ INSTALL := $(BIN)/pip install $(addprefix --constraint ,$(CONSTRAINTS)) --editab
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env rebuild test test-notebook check check-uncompiled lint mutants site clean
+.PHONY: help env rebuild test test-notebook check check-uncompiled lint mutants site test-site clean
 
 help:
 	@echo "make rebuild   every figure of the paper, from nothing"
 	@echo "make test      all tests, every notebook re-run and compared"
 	@echo "make env       only the environment for rebuilding and for JupyterLab"
 	@echo "make site      the notebooks as pages that work offline, in site/"
+	@echo "make test-site those pages in a browser: accessible, and do filters and sliders work?"
 	@echo "make check     for development: lint and the tests of the core, without notebooks"
 	@echo "make test-notebook NAME=fig1b_drift_scaling"
 	@echo "               one notebook re-run, its output and its numbers compared"
@@ -56,6 +57,12 @@ mutants: $(BIN)/.installed-test
 
 site: env
 	$(BIN)/conslaw site
+
+# The pages in headless Chromium: that of the machine, or the one that Playwright downloads.
+test-site: $(BIN)/.installed-test
+	$(BIN)/python -c "import playwright" 2>/dev/null || $(INSTALL) '.[test,browser]'
+	command -v chromium >/dev/null || $(BIN)/playwright install --with-deps chromium
+	$(BIN)/pytest tests/test_site.py tests/test_browser.py
 
 clean:
 	rm -rf site build .venv *.egg-info .pytest_cache .ruff_cache .hypothesis figures/.stamps

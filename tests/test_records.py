@@ -36,7 +36,9 @@ def test_what_is_saved(figures):
     record["alpha"], record["missing"] = 1.5, math.nan
     record.approximate(0.1, loose=2.0)
     record.bound(1e-9, rounding=1e-12, more=[1e-11])
-    figure, _ = plt.subplots()
+    figure, (left, right) = plt.subplots(1, 2)
+    left.set(xlabel=r"step $t$", ylabel="drift", title="(a) run")
+    right.set_title("(b) nothing", loc="center")
     record.figure(figure, "extra")
     plt.close(figure)
     record.save(pd.DataFrame({"eta": [0.1], "name": ["α"]}))
@@ -46,6 +48,7 @@ def test_what_is_saved(figures):
     assert saved["values"] == {"alpha": 1.5, "missing": None, "loose": 2.0, "rounding": 1e-12, "more": [1e-11]}
     assert saved["tolerances"] == {"loose": 0.1}
     assert saved["bounds"] == {"rounding": 1e-9, "more": 1e-9}
+    assert saved["figures"] == {"x_extra": "(a) run: drift against step $t$. (b) nothing."}
     assert "numba" in saved["provenance"]
     assert (figures / "x.csv").read_bytes() == "eta,name\n0.1,α\n".encode()
     assert math.isnan(record["missing"])

@@ -1,13 +1,16 @@
 """The site: a page for each notebook, which needs nothing from elsewhere, with every link leading somewhere."""
 
+import json
 import re
 from html.parser import HTMLParser
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conslaw.paper import notebooks, site
+from conslaw.paper.claims import read_claims
 from conslaw.paper.notebooks import notebook_names
 
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
@@ -18,7 +21,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.loads, self.links, self.open, self.formulas = [], [], [], 0
+        self.loads, self.links, self.described, self.places, self.formulas = [], [], [], set(), 0
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -26,6 +29,9 @@ class Page(HTMLParser):
         attributes = dict(attributes)
         if tag in LOADED and attributes.get(LOADED[tag]):
             self.loads.append(attributes[LOADED[tag]])
+        self.places.add(attributes.get("id"))
+        if tag == "img":
+            self.described.append(attributes.get("alt", ""))
         if tag == "a":
             self.links.append(attributes.get("href", ""))
         if tag == "math":
@@ -36,21 +42,58 @@ class Page(HTMLParser):
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     site.build(folder)
-    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert (folder / "plotly.min.js").exists()
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
 
 
 def test_there_is_a_page_for_each_notebook(pages):
-    assert set(pages) == {f"{name}.html" for name in notebook_names()} | {"index.html"}
+    names = {*notebook_names(), *site.EXTRA, "index"}
+    assert set(pages) == {f"{name}.html" for name in names}
     assert pages["index.html"] == pages[f"{site.FIRST}.html"]
 
 
 def test_pages_need_nothing_from_elsewhere_and_links_lead_somewhere(pages):
     for name, text in pages.items():
         page = Page(text)
-        assert all(source.startswith("data:") for source in page.loads), name
+        assert all(source.startswith("data:") or source == "plotly.min.js" for source in page.loads), name
         assert "@import" not in text
         for link in page.links:
-            assert link.startswith(("#", "https://")) or link in pages, (name, link)
+            file, _, place = link.partition("#")
+            assert link.startswith("https://") or file in ("", *pages), (name, link)
+            assert not place or place in Page(pages[file or name]).places, (name, link)
+
+
+def test_figures_are_described(pages):
+    for name, text in pages.items():
+        for described in Page(text).described:
+            assert len(described) > 10, name
+            assert "No description" not in described, name
+            assert "\\" not in described, name
+
+
+def test_notebooks_have_contents_and_coloured_verdicts(pages):
+    text = pages["fig1b_drift_scaling.html"]
+    assert re.findall(r'<nav class="contents".*?</nav>', text)[0].count("<li>") == text.count("<h2 id=")
+    assert '<strong class="verdict number-only">number only</strong>' in text
+
+
+def test_the_ledger_has_every_claim(pages):
+    text = pages["ledger.html"]
+    for claim in read_claims():
+        assert f'<article id="{claim.id}"' in text
+    assert text.count("data-verdict=") == len(read_claims())
+
+
+def test_the_runs_to_explore_are_those_recorded(pages):
+    data = json.loads(re.search(r'id="data">(.*?)</script>', pages["explore.html"])[1])
+    table = pd.read_csv(notebooks.PROJECT / "figures" / "02_explore.csv")
+    for run in data["runs"]:
+        rows = table[(table.loss == run["loss"]) & (table.width == run["width"])]
+        for name in ("drift", "imbalance", "sharpness"):
+            values = [value for row in run[name] for value in row]
+            assert len(values) == len(data["rates"]) * len(data["times"]) == len(rows)
+            assert all((ours is None) == (theirs != theirs) for ours, theirs in zip(values, rows[name], strict=True))
+            assert values == [pytest.approx(theirs, rel=6e-3) if theirs == theirs else None for theirs in rows[name]]
 
 
 def test_formulas_are_set(pages):

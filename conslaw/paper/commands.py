@@ -89,7 +89,7 @@ def list_notebooks() -> None:
 @reports_errors
 def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
     """Run notebooks, all by default, and write their figures and numbers."""
-    from conslaw.paper import ledger
+    from conslaw.paper import cards, ledger
     from conslaw.paper.comparison import Comparison
     from conslaw.paper.rebuild import rebuild
     from conslaw.paper.records import figures_folder
@@ -110,16 +110,18 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
         raise SystemExit(1)
     if not values and figures_folder().resolve() == notebooks.PROJECT / "figures":  # the README is about these
         ledger.write_ledger()
+        cards.write_cards(ledger.all_verdicts())
 
 
 @main.command("ledger")
 @reports_errors
 def update_ledger() -> None:
-    """Write the verdicts on all claims into LEDGER.md and claims.json, and the score into the README."""
-    from conslaw.paper import ledger
+    """Write the verdicts on all claims into LEDGER.md, claims.json and the notebooks, and the score into the README."""
+    from conslaw.paper import cards, ledger
 
     notebooks.notebook_names()  # without a clone there is no README either
     click.echo(ledger.write_ledger())
+    cards.write_cards(ledger.all_verdicts())
 
 
 @main.command("sweep")

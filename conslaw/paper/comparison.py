@@ -75,7 +75,9 @@ def compare_records(new: Mapping, old: Mapping) -> Comparison:
     """Compare two records: their parameters, and each value under the tolerance or bound that both state."""
     name, result = new.get("notebook", ""), Comparison()
     result.beyond += [
-        f"{name}: {part}" for part in ("parameters", "tolerances", "bounds") if new.get(part, {}) != old.get(part, {})
+        f"{name}: {part}"
+        for part in ("parameters", "tolerances", "bounds", "figures")
+        if new.get(part, {}) != old.get(part, {})
     ]
     fresh, before = (dict(_leaves(record["values"])) for record in (new, old))
     result.beyond += [f"{name}: {'.'.join(key)}" for key in sorted(fresh.keys() ^ before.keys())]

@@ -11,8 +11,9 @@ from conslaw.paper.claims import KINDS, VERDICTS, Claim, meets, read_claims
 from conslaw.paper.files import replace_file
 from conslaw.paper.notebooks import PROJECT
 from conslaw.paper.records import Record, plain, read_record
+from conslaw.paper.typeset import typeset
 
-__all__ = ["Verdict", "all_verdicts", "judge", "score", "table", "verdicts", "write_ledger"]
+__all__ = ["Verdict", "all_verdicts", "as_data", "judge", "score", "table", "together", "verdicts", "write_ledger"]
 
 BEGIN, END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 
@@ -117,6 +118,27 @@ def score(results: Sequence[Verdict]) -> str:
     return text + (f" Of {len(own)} statements of this project: {counted(own)}." if own else "")
 
 
+def together(verdicts: Sequence[str]) -> str:
+    """Give the verdict on a sentence that several claims make up.
+
+    Args:
+        verdicts: Those of the claims, at least one.
+
+    Returns:
+        "holds" if all hold; "holds in part" if one holds or holds in part; else the most frequent, of equally frequent
+        ones the last in the order of `VERDICTS`. A slip carries no weight.
+
+    >>> together(["holds", "slip"]), together(["holds", "fails"]), together(["number only", "untested", "untested"])
+    ('holds', 'holds in part', 'untested')
+    """
+    weighty = [verdict for verdict in verdicts if verdict != "slip"] or list(verdicts)
+    if set(weighty) == {"holds"}:
+        return "holds"
+    if {"holds", "holds in part"}.intersection(weighty):
+        return "holds in part"
+    return max(reversed(VERDICTS), key=weighty.count)
+
+
 def table(results: Sequence[Verdict]) -> str:
     """Write verdicts as a Markdown table."""
     lines = [
@@ -136,7 +158,7 @@ def table(results: Sequence[Verdict]) -> str:
             result.for_authors,
             f"[{claim.notebook}](notebooks/{claim.notebook}.ipynb)",
         ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(typeset(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
@@ -157,8 +179,8 @@ def as_page(results: Sequence[Verdict]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(results: Sequence[Verdict]) -> str:
-    """Write all claims with their verdicts, and on which others they rest, as JSON."""
+def as_data(results: Sequence[Verdict]) -> dict[str, object]:
+    """Return all claims with their verdicts, and on which others they rest, as claims.json holds them."""
     claims = [
         {
             **{
@@ -176,8 +198,7 @@ def as_json(results: Sequence[Verdict]) -> str:
         }
         for result in results
     ]
-    content = {"paper": "arXiv:2604.07405", "kinds": KINDS, "verdicts": VERDICTS, "claims": claims}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return {"paper": "arXiv:2604.07405", "kinds": KINDS, "verdicts": VERDICTS, "claims": claims}
 
 
 def write_ledger(readme: Path = PROJECT / "README.md") -> str:
@@ -201,7 +222,7 @@ def write_ledger(readme: Path = PROJECT / "README.md") -> str:
     files = {
         readme: f"{before}{BEGIN}\n{score(results)}\n{END}{rest.split(END)[1]}",
         readme.with_name("LEDGER.md"): as_page(results),
-        readme.with_name("claims.json"): as_json(results),
+        readme.with_name("claims.json"): json.dumps(as_data(results), indent=1, ensure_ascii=False) + "\n",
     }
     for path, content in files.items():
         if not path.exists() or path.read_text(encoding="utf-8") != content:

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 __all__ = [
     "BLACK",
@@ -16,6 +17,7 @@ __all__ = [
     "PURPLE",
     "RED",
     "SKY",
+    "described",
     "ticks_at",
     "use_style",
     "with_spread",
@@ -77,3 +79,21 @@ def ticks_at(axes: Axes, values) -> None:
     """
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.xaxis.minorticks_off()
+
+
+def described(figure: Figure) -> str:
+    """Say in words what a figure shows, for those who cannot see it: of each panel its title and its two axes.
+
+    Args:
+        figure: The figure. Its text may hold formulas, which stay as they are.
+
+    Returns:
+        One sentence for each panel that has a title.
+    """
+    sentences = []
+    for axes in figure.axes:
+        title = axes.get_title(loc="left") or axes.get_title()
+        across, up = axes.get_xlabel(), axes.get_ylabel()
+        shown = f": {up} against {across}" if across and up else ""
+        sentences += [f"{title}{shown}."] if title else []
+    return " ".join(" ".join(sentences).split())

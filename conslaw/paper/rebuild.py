@@ -169,6 +169,8 @@ def _run(name: str, values: Mapping[str, object], threads: int, processes: Proce
             return {"error": error}
         made = {path.relative_to(fresh): path.read_bytes() for path in fresh.rglob("*") if path.is_file()}
         executed = _clean(json.loads((folder / "executed.ipynb").read_text(encoding="utf-8")), code)
+    if values:  # the card is about the run with default parameters
+        executed["cells"] = [cell for cell in executed["cells"] if "card" not in cell["metadata"].get("tags", [])]
     text = json.dumps(executed, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     if values:

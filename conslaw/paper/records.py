@@ -94,6 +94,7 @@ class Record:
         self.values: dict[str, object] = {}
         self.tolerances: dict[str, float] = {}
         self.bounds: dict[str, float] = {}
+        self.figures: dict[str, str] = {}
         self.comparisons: list[pd.DataFrame] = []
 
     def __setitem__(self, quantity: str, value: object) -> None:
@@ -145,7 +146,7 @@ class Record:
         self.comparisons.append(comparison.reindex(columns=columns))
 
     def figure(self, figure: "Figure", suffix: str = "", formats: Sequence[str] = ("png", "svg")) -> None:
-        """Save a figure.
+        """Save a figure, and what it shows in words.
 
         Args:
             figure: The figure.
@@ -154,7 +155,10 @@ class Record:
         """
         import matplotlib
 
+        from conslaw.paper.plotting import described
+
         stem = f"{self.name}_{suffix}" if suffix else self.name
+        self.figures[stem] = described(figure)
         for extension in formats:
             with tempfile.TemporaryFile() as file, matplotlib.rc_context({"svg.hashsalt": stem}):
                 metadata = {"Software": None} if extension == "png" else {"Date": None, "Creator": None}
@@ -177,6 +181,7 @@ class Record:
             "values": self.values,
             "tolerances": self.tolerances,
             "bounds": self.bounds,
+            "figures": self.figures,
             "provenance": provenance(),
         }
         files = {Path(f"{self.name}.json"): json.dumps(content, indent=1, ensure_ascii=False) + "\n"}

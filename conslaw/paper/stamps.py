@@ -18,7 +18,16 @@ from conslaw.paper.records import figures_folder
 __all__ = ["code_of", "is_as_made", "is_up_to_date", "state_of", "write_stamp"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
-UNUSED = {"commands", "execution", "prints", "rebuild", "site", "stamps", "sweep"}  # of paper/: no notebook needs them
+UNUSED = {
+    "cards",
+    "commands",
+    "execution",
+    "prints",
+    "rebuild",
+    "site",
+    "stamps",
+    "sweep",
+}  # of paper/: no notebook needs them
 
 
 def code_of(name: str) -> str:
