@@ -56,10 +56,10 @@ class SwitchObserver:
 
 
 class LayerSwitchObserver:
-    """An observable of `gradient_descent`: the share of gates of every hidden layer that have changed since the last look.
+    """An observable of `gradient_descent`: the share of every hidden layer's gates that have changed.
 
     It returns (J, L − 1): of layer l the share of the m_l n pairs of a unit and a sample whose gate, the sign of the
-    preactivation z_l, is another than at the look before. NaN at time 0. Of looks at t and t + 1 the second gives the
+    preactivation z_l, is another than at the look before; NaN at time 0. Of looks at t and t + 1 the second gives the
     rate of one step, and the steps between such pairs cost nothing.
     """
 
