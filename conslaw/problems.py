@@ -6,6 +6,7 @@ A problem is told what it is once, where it is made; every function of the core 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -227,6 +228,29 @@ class Problem:
             left_out=None if self.left_out is None else self.left_out[there],
             runs=None if self.runs is None else self.runs[index],
         )
+
+    def split(self, samples: int) -> tuple["Problem", "Problem"]:
+        """Return the networks with the first samples of their data, and with the rest, such as for training and test.
+
+        Args:
+            samples: How many the first part has, at least 1 and fewer than n.
+
+        Raises:
+            ValueError: If it is another number, or the columns of the data are no samples.
+
+        >>> from conslaw import draw
+        >>> [part.samples for part in draw([42], samples=300).split(200)]
+        [200, 100]
+        """
+        if self.are_statistics:
+            raise ValueError(f"problem must hold samples, not statistics of them, got {self!r}")
+        if not isinstance(samples, Integral) or isinstance(samples, bool) or not 0 < samples < self.samples:
+            raise ValueError(f"samples must be an integer from 1 to {self.samples - 1}, got {samples!r}")
+        first, rest = (
+            self._derive(inputs=self.inputs[..., part], targets=self.targets[..., part], samples=count)
+            for part, count in ((slice(samples), samples), (slice(samples, None), self.samples - samples))
+        )
+        return first, rest
 
     def in_training(self, runs: Tensor, step: int) -> "Problem":
         """Return the networks as the given ones (M,) of the runs of a training after some steps."""

@@ -8,7 +8,15 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conslaw import dense_hessian, draw, gradient_descent, gradient_vector, loss_and_gradients
+from conslaw import (
+    as_problem,
+    dense_hessian,
+    draw,
+    gradient_descent,
+    gradient_vector,
+    loss_and_gradients,
+    networks_at,
+)
 from conslaw.theory.crossover import (
     crossover_sum,
     geometric_sum,
@@ -20,7 +28,13 @@ from conslaw.theory.crossover import (
     spectrum,
 )
 from conslaw.theory.modes import data_modes, linear_modes, share_distance
-from conslaw.theory.switching import SwitchObserver, first_preactivations, frozen_gate_sum, switched_share
+from conslaw.theory.switching import (
+    LayerSwitchObserver,
+    SwitchObserver,
+    first_preactivations,
+    frozen_gate_sum,
+    switched_share,
+)
 
 SEEDS = [42, 137, 256]
 
@@ -281,6 +295,44 @@ def test_distance_of_disjoint_shares_and_of_a_batch():
         1,
         0.25,
     ]
+
+
+def gates_of(problem, network):
+    """The gates of every hidden layer of one network, by hand."""
+    hidden, activations = [], problem.inputs[network]
+    for weight in problem.weights[:-1]:
+        activations = (weight[network] @ activations).clamp(min=0)
+        hidden.append(activations > 0)
+    return hidden
+
+
+def test_switches_of_every_layer_are_counted():
+    problem, times = draw([1, 2], (3, 6, 4, 2), samples=12, loss="mse"), [0, 3, 4, 9]
+    run = gradient_descent(problem, 0.5, 9, observe={"switches": (LayerSwitchObserver(), times)})
+    seen = run.observed["switches"][0]
+    assert seen.shape == (2, 4, 2)
+    assert seen[:, 0].isnan().all()
+    for network in range(2):
+        gates = [gates_of(state, network) for state in networks_at(problem, 0.5, times)]
+        for look in range(1, 4):
+            for layer, (now, before) in enumerate(zip(gates[look], gates[look - 1], strict=True)):
+                assert seen[network, look, layer].item() == pytest.approx((now ^ before).double().mean().item())
+    assert (seen[:, 1:] > 0).any(1).all()
+
+
+def test_switches_of_the_first_layer_are_the_same_for_both_observers():
+    problem = draw([1, 2, 3], (5, 8, 3), samples=20)
+    observe = {"all": LayerSwitchObserver(), "first": SwitchObserver()}
+    seen = gradient_descent(problem, 0.5, 20, observe=observe).observed
+    torch.testing.assert_close(seen["all"][..., 0], seen["first"][..., 0], equal_nan=True)
+
+
+def test_a_unit_that_crosses_zero_switches_all_its_samples():
+    """One unit, one input x > 0, f = v w x: where w changes its sign every gate of it switches, and no other does."""
+    problem = as_problem([[1.0], [2.0]], [[1.0], [1.0]], weights=[[[0.1], [1.0]], [[-10.0, 0.0]]], loss="mse")
+    run = gradient_descent(problem, 0.05, 1, observe={"switches": LayerSwitchObserver()})
+    assert run.parameters[0].flatten().tolist()[0] < 0
+    assert run.observed["switches"][0, 0, 1].tolist() == [0.5]
 
 
 def test_two_layers_only():

@@ -20,7 +20,7 @@ from conslaw import (
     networks_at,
 )
 from conslaw.paper.notebooks import NOTEBOOKS
-from conslaw.theory.switching import SwitchObserver
+from conslaw.theory.switching import LayerSwitchObserver, SwitchObserver
 from conslaw.training import _chunk
 from conslaw.training.optimizers import optimizer_name
 
@@ -411,10 +411,14 @@ def test_neither_chunks_nor_threads_change_a_number(cache_bytes, threads, kind, 
         torch.testing.assert_close(again.observed[name], reference.observed[name], **options)
 
 
-@pytest.mark.parametrize("observable", ["sharpness", "switches"])
+@pytest.mark.parametrize("observable", ["sharpness", "switches", "layers"])
 def test_a_network_that_diverges_changes_nothing_of_its_neighbours(observable):
     problem = draw([42, 137], (20, 16, 5), samples=50, loss="mse")
-    observers = {"sharpness": lambda: SharpnessObserver(1e-2), "switches": SwitchObserver}
+    observers = {
+        "sharpness": lambda: SharpnessObserver(1e-2),
+        "switches": SwitchObserver,
+        "layers": LayerSwitchObserver,
+    }
     together, alone = (
         gradient_descent(problem, rates, 30, observe={observable: observers[observable]()})
         for rates in ([0.05, 1000.0], [0.05])

@@ -429,9 +429,32 @@ def test_networks_are_selected_by_index_or_mask():
         problem.select([3])
 
 
+@pytest.mark.parametrize("data_seed", [None, 3])
+def test_a_split_keeps_the_networks_and_parts_the_samples(data_seed):
+    problem = draw([1, 2], (4, 3, 2), samples=30, loss="mse", data_seed=data_seed)
+    train, test = problem.split(20)
+    assert (train.samples, test.samples, train.origin) == (20, 10, problem.origin)
+    assert is_shared(train.inputs) == is_shared(problem.inputs)
+    for name in ("inputs", "targets"):
+        parts = torch.cat([getattr(part, name) for part in (train, test)], 2)
+        assert torch.equal(parts, getattr(problem, name))
+    # The loss is a mean over samples and outputs: that of all is the mean of those of the parts.
+    whole, first, rest = (loss_and_gradients(part)[0] for part in (problem, train, test))
+    torch.testing.assert_close(whole, (20 * first + 10 * rest) / 30)
+    ours = gradient_descent(train, 0.1, 5).loss
+    arrays = [train.inputs.mT, train.targets.mT]
+    own = as_problem(*arrays, weights=[w.clone() for w in train.weights], loss="mse")
+    torch.testing.assert_close(ours, gradient_descent(own, 0.1, 5).loss)
+    for wrong in (0, 30, 2.5, True, "20"):
+        with pytest.raises(ValueError, match="samples must be an integer from 1 to 29, got"):
+            problem.split(wrong)
+
+
 def test_statistics_serve_linear_networks_under_squared_error_only():
     problem = draw([1, 2], (4, 3, 2), samples=30, loss="mse", activation="linear")
     reduced = problem.reduced()
+    with pytest.raises(ValueError, match="problem must hold samples, not statistics"):
+        reduced.split(20)
     again = replace(reduced, loss="mse")
     torch.testing.assert_close(loss_and_gradients(again)[0], loss_and_gradients(problem)[0])
     for change in ({"activation": "relu"}, {"loss": "cross_entropy"}):

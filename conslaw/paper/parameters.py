@@ -69,6 +69,8 @@ LEAST = {
     "fig4a_width_scaling.learning_rates": 4,
     "fig4b_width_dimension.learning_rates": 4,
     **dict.fromkeys(("fig4a_width_scaling.widths", "fig4c_switch_rate.widths", "t09_mean_field.widths"), 3),
+    # Two slopes of the drift take three learning rates, an exponent of width three widths.
+    **dict.fromkeys(("edge_held.below", "edge_held.widths"), 3),
     **dict.fromkeys(("edge_widths", "prediction_times", "stored", "e04_edge_of_stability.learning_rates"), 2),
     **dict.fromkeys(("01_minimal.learning_rates", "fig2c_mode_coefficients_relu.learning_rates"), 1),
 }

@@ -33,6 +33,7 @@ __all__ = ["Outcome", "rebuild"]
 LONGEST = (
     "e04_edge_of_stability",
     "e06_architecture_and_optimizer",
+    "edge_held",
     "fig4c_switch_rate",
     "fig2a_spectral_crossover",
     "e12_loss_function",

@@ -11,7 +11,7 @@ from conslaw.networks import Workspace, forward, loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.training.descent import gradient_descent
 
-__all__ = ["SwitchObserver", "first_preactivations", "frozen_gate_sum", "switched_share"]
+__all__ = ["LayerSwitchObserver", "SwitchObserver", "first_preactivations", "frozen_gate_sum", "switched_share"]
 
 
 def first_preactivations(problem: Problem, workspace: Workspace | None = None) -> Tensor:
@@ -68,6 +68,33 @@ def switched_share(problem: Problem, learning_rate: float) -> Tensor:
     """
     after = gradient_descent(problem, learning_rate, 1).networks()
     return ((first_preactivations(after) > 0) ^ (first_preactivations(problem) > 0)).double().mean((1, 2))
+
+
+class LayerSwitchObserver:
+    """An observable of `gradient_descent`: the share of every hidden layer's gates that have changed.
+
+    It returns (J, L − 1): of layer l the share of the m_l n pairs of a unit and a sample whose gate, the sign of the
+    preactivation z_l, is another than at the look before; NaN at time 0. Of looks at t and t + 1 the second gives the
+    rate of one step, and the steps between such pairs cost nothing.
+    """
+
+    def __init__(self) -> None:
+        """Start without gates to compare with."""
+        self._runs = self._gates = None
+
+    def __call__(self, networks: Problem) -> Tensor:
+        """Compare the gates with those of the last call."""
+        hidden = forward(networks.weights, networks.biases, networks.inputs, networks.sigma)[0][:-1]
+        gates = [preactivations > 0 for preactivations in hidden]
+        earlier = networks.places_in(self._runs)
+        if earlier is None:
+            shares = torch.full((len(networks), len(gates)), torch.nan, dtype=torch.float64)
+        else:
+            places = earlier.to(networks.inputs.device)
+            pairs = zip(gates, self._gates, strict=True)
+            shares = torch.stack([(now ^ before[places]).double().mean((1, 2)) for now, before in pairs], 1)
+        self._runs, self._gates = networks.runs, gates
+        return shares
 
 
 def frozen_gate_sum(
