@@ -18,7 +18,7 @@ def test_bounds_of_the_softmax_curvature(logits):
     top = softmax_sharpness(p.view(1, -1, 1)).item()
     largest, classes = (p * (1 - p)).max().item(), len(logits)
     assert classes / (classes - 1) * largest <= top + 1e-15
-    assert top <= min(2 * largest, 0.5) + 1e-15
+    assert top <= 2 * largest + 1e-15 <= 0.5 + 2e-15
     assert top == pytest.approx(torch.linalg.eigvalsh(torch.diag(p) - torch.outer(p, p))[-1].item(), abs=1e-15)
 
 

@@ -35,6 +35,7 @@ CORE = [
     "theory.switching",
     "theory.compression",
     "theory.power_laws",
+    "theory.decay",
     "theory.grids",
     "_names",
 ]

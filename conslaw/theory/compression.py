@@ -3,10 +3,10 @@
 The Gauss-Newton matrix of cross-entropy is (1/n) Σ_i J_iᵀ S_i J_i with S_i = diag(p) − p pᵀ. With M the largest
 p_k (1 − p_k) of the sample
 
-    K/(K−1) M  ≤  λ_max(S_i)  ≤  min(2 M, ½).
+    K/(K−1) M  ≤  λ_max(S_i)  ≤  2 M,
 
-Below: the Rayleigh quotient of e_k − 1/K, with k the class of M. Above: Gershgorin's row sums are 2 p_k (1 − p_k); and
-vᵀ S_i v is the variance of the entries of v under p, at most (max v − min v)²/4 ≤ ½ for a unit vector (Popoviciu).
+and both ends are attained. Below: the Rayleigh quotient of e_k − 1/K, with k the class of M. Above: the row sums of
+|S_i|, 2 p_k (1 − p_k), which bound the eigenvalues (Gershgorin). As M ≤ ¼, the upper end is at most ½.
 """
 
 from typing import NamedTuple
