@@ -34,6 +34,7 @@ CORE = [
     "theory.modes",
     "theory.switching",
     "theory.compression",
+    "theory.intervals",
     "theory.power_laws",
     "theory.decay",
     "theory.grids",
