@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conslaw import dense_hessian, draw, gradient_descent, gradient_vector, networks_at, sharpness
-from conslaw.theory.compression import correct_probability, margin_kernel, softmax_sharpness
+from conslaw import as_problem, dense_hessian, draw, gradient_descent, gradient_vector, networks_at, sharpness
+from conslaw.theory.compression import correct_probability, curvature_factors, margin_kernel, softmax_sharpness
 
 SEEDS = [42, 137, 256]
 
@@ -18,7 +18,7 @@ def test_bounds_of_the_softmax_curvature(logits):
     top = softmax_sharpness(p.view(1, -1, 1)).item()
     largest, classes = (p * (1 - p)).max().item(), len(logits)
     assert classes / (classes - 1) * largest <= top + 1e-15
-    assert top <= min(2 * largest, 0.5) + 1e-15
+    assert top <= 2 * largest + 1e-15 <= 0.5 + 2e-15
     assert top == pytest.approx(torch.linalg.eigvalsh(torch.diag(p) - torch.outer(p, p))[-1].item(), abs=1e-15)
 
 
@@ -27,6 +27,27 @@ def test_both_bounds_are_attained():
     assert softmax_sharpness(uniform).item() == pytest.approx(5 / 4 * 0.2 * 0.8)
     two = torch.tensor([0.9, 0.1, 0.0]).double().view(1, 3, 1)
     assert softmax_sharpness(two).item() == pytest.approx(2 * 0.09)
+
+
+def test_factors_of_the_bound_are_those_of_the_dense_matrices():
+    problem = draw([1, 2], (4, 6, 3), samples=9)
+    factors = curvature_factors(problem)
+    dense = torch.linalg.eigvalsh(dense_hessian(problem).gauss_newton)[:, -1]
+    squared = torch.linalg.eigvalsh(dense_hessian(problem.under(loss="mse")).gauss_newton)[:, -1]
+    torch.testing.assert_close(factors.gauss_newton, dense, rtol=1e-10, atol=0)
+    torch.testing.assert_close(factors.jacobian, squared * 3 / 2, rtol=1e-10, atol=0)
+    torch.testing.assert_close(factors.correct, correct_probability(problem))
+    assert (factors.gauss_newton <= factors.proved_bound).all()
+
+
+@given(a=st.floats(0.1, 3), first=st.floats(0.1, 3), second=st.floats(0.1, 3))
+def test_two_classes_have_twice_the_published_bound(a, first, second):
+    """One sample, W_2 = aI and open gates: JJᵀ ∝ I, so λ_max(H_GN) = λ_max(S) λ_max(JᵀJ), and λ_max(S) = 2q(1 − q)."""
+    weights = [torch.tensor([[first], [second]]), a * torch.eye(2)]
+    factors = curvature_factors(as_problem([[1.0]], [0], weights=weights))
+    ratio = factors.gauss_newton / factors.published_bound
+    assert ratio.item() == pytest.approx(2, rel=1e-7)
+    assert (factors.gauss_newton / factors.proved_bound).item() == pytest.approx(1, rel=1e-7)
 
 
 def test_networks_at_times_of_one_run():

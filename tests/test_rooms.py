@@ -37,6 +37,7 @@ CORE = [
     "theory.compression",
     "theory.intervals",
     "theory.power_laws",
+    "theory.decay",
     "theory.grids",
     "_names",
 ]

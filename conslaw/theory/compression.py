@@ -3,10 +3,10 @@
 The Gauss-Newton matrix of cross-entropy is (1/n) Σ_i J_iᵀ S_i J_i with S_i = diag(p) − p pᵀ. With M the largest
 p_k (1 − p_k) of the sample
 
-    K/(K−1) M  ≤  λ_max(S_i)  ≤  min(2 M, ½).
+    K/(K−1) M  ≤  λ_max(S_i)  ≤  2 M,
 
-Below: the Rayleigh quotient of e_k − 1/K, with k the class of M. Above: Gershgorin's row sums are 2 p_k (1 − p_k); and
-vᵀ S_i v is the variance of the entries of v under p, at most (max v − min v)²/4 ≤ ½ for a unit vector (Popoviciu).
+and both ends are attained. Below: the Rayleigh quotient of e_k − 1/K, with k the class of M. Above: the row sums of
+|S_i|, 2 p_k (1 − p_k), which bound the eigenvalues (Gershgorin). As M ≤ ¼, the upper end is at most ½.
 """
 
 from typing import NamedTuple
@@ -14,10 +14,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from conslaw.eigenvalues import sharpness
 from conslaw.networks import backward, forward, network_outputs
 from conslaw.problems import Problem
 
-__all__ = ["MarginKernel", "correct_probability", "margin_kernel", "probabilities", "softmax_sharpness"]
+__all__ = [
+    "CurvatureFactors",
+    "MarginKernel",
+    "correct_probability",
+    "curvature_factors",
+    "margin_kernel",
+    "probabilities",
+    "softmax_sharpness",
+]
 
 
 def probabilities(problem: Problem) -> Tensor:
@@ -115,3 +124,54 @@ def margin_kernel(problem: Problem) -> MarginKernel:
     kernel = sum((r.mT @ r) * (a.mT @ a + biased) for r, a in zip(residuals, activations, strict=True))
     weights = 1 - (torch.softmax(outputs, 1) * targets).sum(1)
     return MarginKernel((outputs * direction).sum(1), weights, kernel)
+
+
+class CurvatureFactors(NamedTuple):
+    """What Theorem 6 compares in M classifiers of n samples under cross-entropy."""
+
+    gauss_newton: Tensor
+    """λ_max of the Gauss-Newton matrix (1/n) Σ_i J_iᵀ S_i J_i, shape (M,)."""
+    jacobian: Tensor
+    """λ_max(JᵀJ/n), shape (M,)."""
+    softmax: Tensor
+    """λ_max(S_i) of each sample, shape (M, n)."""
+    largest_variance: Tensor
+    """M_i = max_k p_k (1 − p_k) of each sample, shape (M, n)."""
+    correct: Tensor
+    """q_i, shape (M, n)."""
+
+    @property
+    def published_bound(self) -> Tensor:
+        """λ_max(JᵀJ/n) max_i q_i (1 − q_i), shape (M,): Theorem 6, which is not true in general."""
+        return self.jacobian * (self.correct * (1 - self.correct)).amax(1)
+
+    @property
+    def proved_bound(self) -> Tensor:
+        """λ_max(JᵀJ/n) max_i 2 M_i, shape (M,), which holds as λ_max(S_i) ≤ 2 M_i."""
+        return self.jacobian * 2 * self.largest_variance.amax(1)
+
+
+def curvature_factors(problem: Problem) -> CurvatureFactors:
+    """Compute both sides of Theorem 6's inequality.
+
+    Args:
+        problem: M networks under cross-entropy and their data; float64 is advised.
+
+    Returns:
+        The factors.
+
+    Raises:
+        ArithmeticError: If an eigenvalue iteration does not converge.
+    """
+    p = probabilities(problem)
+    # Under squared error the Gauss-Newton matrix is 2/(nK) JᵀJ.
+    tops = [sharpness(problem, gauss_newton=True), sharpness(problem.under(loss="mse"), gauss_newton=True)]
+    if not all(bool(top.converged.all()) for top in tops):
+        raise ArithmeticError("Lanczos has not converged")
+    return CurvatureFactors(
+        tops[0].value,
+        tops[1].value * problem.widths[-1] / 2,
+        softmax_sharpness(p),
+        (p * (1 - p)).amax(1),
+        (p * problem.targets).sum(1),
+    )
