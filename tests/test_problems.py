@@ -24,7 +24,7 @@ from conslaw import (
     networks_at,
 )
 from conslaw.conserved import squared_norms
-from conslaw.data import MNIST_DIGITS, concentric_spheres, gaussian_mixture, mnist, xor
+from conslaw.data import MNIST_DIGITS, concentric_spheres, gaussian_mixture, held_out_mnist, mnist, xor
 from conslaw.tensors import is_shared
 
 SEEDS = [42, 137, 256, 512, 1024]
@@ -124,6 +124,16 @@ def test_one_network_has_its_inputs_to_itself():
     assert is_shared(copies.inputs)
     runs = [gradient_descent(p, [0.1, 0.2], 5) for p in (problem, spanned)]
     torch.testing.assert_close(runs[0].drift, runs[1].drift, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", MNIST_DIGITS)
+def test_held_out_images_are_all_others(n):
+    (inputs, labels), (others, other_labels) = mnist(torch.Generator(), n), held_out_mnist(n)
+    assert torch.cat([labels, other_labels]).bincount().tolist() == [500] * 10
+    both = torch.cat([inputs, others]).unique(dim=0)
+    assert len(both) == 5000  # all are different
+    with pytest.raises(ValueError, match="n must be one of 500, 1000, 2000, got 7"):
+        held_out_mnist(7)
 
 
 def test_mnist_before_the_weights():

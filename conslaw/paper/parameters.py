@@ -43,9 +43,10 @@ def _images() -> Range:
     return Range(f"of {', '.join(map(str, MNIST_DIGITS))}", lambda number: number in MNIST_DIGITS)
 
 
+SEED_LISTS = ("seeds", "few_seeds", "more_seeds", "new_seeds", "control_seeds", "edge_seeds")
 # By the name of a parameter; that of one notebook's goes before.
 RANGES: dict[str, Range | Callable[[], Range]] = {
-    **dict.fromkeys(("seed", "seeds", "few_seeds", "more_seeds", "data_seed"), SEEDS),
+    **dict.fromkeys(("seed", "data_seed", *SEED_LISTS), SEEDS),
     **dict.fromkeys(("checkpoints", "prediction_times", "stored", "window"), STEPS),
     **dict.fromkeys(("mixtures", "loss_mixtures", "activation_mixtures"), SHARES),
     **dict.fromkeys(("images", "e04_edge_of_stability.samples"), _images),
@@ -56,13 +57,22 @@ RANGES: dict[str, Range | Callable[[], Range]] = {
     "dtype": _one_of("float64", "float32"),
     "factor": Range("of at least 0 and below 1", lambda number: 0 <= number < 1),
 }
-UNORDERED = {"seeds", "few_seeds", "more_seeds", "hidden", "edge_widths", "activations"}
+UNORDERED = {*SEED_LISTS, "hidden", "edge_widths", "activations"}
 REPEATED = {"hidden", "edge_widths"}
 PAIRS = {"window", "common_window"}
 # Fewest entries: three for a power law or a correlation.
 LEAST = {
     **dict.fromkeys(
-        ("learning_rates", "coupling_rates", "coupling_relative", "relative_rates", "scales", "scaled_rates"), 3
+        (
+            "learning_rates",
+            "coupling_rates",
+            "coupling_relative",
+            "relative_rates",
+            "beyond_rates",
+            "scales",
+            "scaled_rates",
+        ),
+        3,
     ),
     # The largest learning rate is left out in one of these notebooks' fits.
     "fig3c_loss_and_width.learning_rates": 4,
