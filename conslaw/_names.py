@@ -7,6 +7,7 @@ from conslaw.hessian import dense_hessian, gradient_vector, hessian_vector_produ
 from conslaw.networks import loss_and_gradients, network_outputs
 from conslaw.problems import Problem
 from conslaw.theory.power_laws import PowerLaw, fit_power_law
+from conslaw.training.central_flow import central_flow
 from conslaw.training.descent import gradient_descent, networks_at
 from conslaw.training.flow import gradient_flow
 from conslaw.training.optimizers import Adam, Momentum
@@ -20,6 +21,7 @@ __all__ = [
     "SharpnessObserver",
     "Trajectory",
     "as_problem",
+    "central_flow",
     "conserved_quantity",
     "dense_hessian",
     "draw",

@@ -18,6 +18,7 @@ __all__ = [
     "loss_function",
     "output_curvature",
     "squared_error",
+    "third_product",
 ]
 
 Loss = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
@@ -118,20 +119,47 @@ def curvature_product(loss: str | float, outputs: Tensor, samples: int) -> Calla
 
     Args:
         loss: As in `cross_entropy_weight`.
-        outputs: f, shape (M, K, columns).
+        outputs: f, shape (…, K, columns).
         samples: Number n of samples.
 
     Returns:
-        Function from and to tensors (M, K, columns).
+        Function from and to tensors (…, K, columns).
     """
-    weight, scale = cross_entropy_weight(loss), 2 / (samples * outputs.shape[1])
-    probabilities = torch.softmax(outputs, 1) if weight else None
+    weight, scale = cross_entropy_weight(loss), 2 / (samples * outputs.shape[-2])
+    probabilities = torch.softmax(outputs, -2) if weight else None
 
     def product(moved: Tensor) -> Tensor:
         if not weight:
             return moved * scale
         spread = probabilities * moved
-        entropy = (spread - probabilities * spread.sum(1, keepdim=True)) / samples
+        entropy = (spread - probabilities * spread.sum(-2, keepdim=True)) / samples
         return torch.lerp(moved * scale, entropy, weight)
+
+    return product
+
+
+def third_product(loss: str | float, outputs: Tensor, samples: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function (ḟ, f̈) ↦ how S ḟ changes when the outputs move by f̈: the loss's third derivative in them.
+
+    It is zero for squared error; for cross-entropy the third cumulant of the classes, p (ḟ − pᵀḟ)(f̈ − pᵀf̈) without its
+    part along p, over n.
+
+    Args:
+        loss: As in `cross_entropy_weight`.
+        outputs: f, shape (…, K, columns).
+        samples: Number n of samples.
+
+    Returns:
+        Function from two tensors to one, each (…, K, columns).
+    """
+    weight = cross_entropy_weight(loss)
+    probabilities = torch.softmax(outputs, -2) if weight else None
+
+    def product(first: Tensor, second: Tensor) -> Tensor:
+        if not weight:
+            return torch.zeros_like(first)
+        first, second = (moved - (probabilities * moved).sum(-2, keepdim=True) for moved in (first, second))
+        spread = probabilities * first * second
+        return (spread - probabilities * spread.sum(-2, keepdim=True)) * (weight / samples)
 
     return product

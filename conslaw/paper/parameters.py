@@ -57,8 +57,8 @@ RANGES: dict[str, Range | Callable[[], Range]] = {
     "dtype": _one_of("float64", "float32"),
     "factor": Range("of at least 0 and below 1", lambda number: 0 <= number < 1),
 }
-UNORDERED = {*SEED_LISTS, "hidden", "edge_widths", "activations"}
-REPEATED = {"hidden", "edge_widths"}
+UNORDERED = {*SEED_LISTS, "hidden", "edge_widths", "activations", "classes", "rates"}
+REPEATED = {"hidden", "edge_widths", "classes", "rates"}
 PAIRS = {"window", "common_window"}
 # Fewest entries: three for a power law or a correlation.
 LEAST = {
