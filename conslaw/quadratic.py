@@ -6,13 +6,13 @@ sum of squared norms, and its bilinear form vᵀQw gives the value, both parts o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["QuadraticLaws", "Term", "columns", "rows", "whole"]
+__all__ = ["LinearLaws", "QuadraticLaws", "Term", "columns", "rows", "whole"]
 
 Parameters = Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -33,14 +33,14 @@ def whole(matrix: Tensor) -> Tensor:
 
 
 class Term(NamedTuple):
-    """± Σ_k A_ik² for every law i of a family, where A is a view of one parameter."""
+    """factor · Σ_k A_ik² for every law i of a family, where A is a view of one parameter."""
 
     parameter: int | str
     """Place of the parameter in a sequence, or its name in a mapping."""
     view: Callable[[Tensor], Tensor]
     """Function, linear, from the parameter (…, its shape) to A (…, laws, k)."""
-    sign: int
-    """1 or −1."""
+    factor: float
+    """1 or −1; where an activation is homogeneous of another degree than 1, another number."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class QuadraticLaws:
         for term in self.terms:
             first = term.view(left[term.parameter])
             second = first if right is None else term.view(right[term.parameter])
-            total = total + term.sign * (_symmetric(first, second) if self.pairs else (first * second).sum(-1))
+            total = total + term.factor * (_symmetric(first, second) if self.pairs else (first * second).sum(-1))
         return total
 
     def size(self, left: Parameters, right: Parameters | None = None) -> Tensor:
@@ -91,8 +91,49 @@ class QuadraticLaws:
         total = 0.0
         for term in self.terms:
             first, second = (torch.linalg.vector_norm(term.view(w[term.parameter]), dim=-1) for w in (left, right))
-            total = total + (_symmetric(first.unsqueeze(-1), second.unsqueeze(-1)) if self.pairs else first * second)
+            product = _symmetric(first.unsqueeze(-1), second.unsqueeze(-1)) if self.pairs else first * second
+            total = total + abs(term.factor) * product
         return total
+
+    def change(self, weights: Parameters, step: Parameters) -> tuple[Tensor, Tensor]:
+        """Compute the two parts of C(w + d) − C(w), exact for a step d of any optimizer.
+
+        Args:
+            weights: w, as in a call.
+            step: d, likewise.
+
+        Returns:
+            2⟨Qw, d⟩, which is zero for gradient descent, and dᵀQd, which for gradient descent is η² gᵀQg.
+        """
+        return 2 * self(weights, step), self(step)
+
+
+@dataclass(frozen=True)
+class LinearLaws:
+    """A family of laws C_i = Σ_k A_ik, such as the sum of a bias: a direction along which the loss does not change.
+
+    Their gradient ⟨v, ∇L⟩ is zero, so that gradient descent keeps them at every learning rate.
+
+    >>> LinearLaws((Term(0, columns, 1),))([torch.ones(3, 2)])
+    tensor([3., 3.])
+    """
+
+    terms: tuple[Term, ...]
+    """What is summed."""
+    pairs: bool = field(default=False, init=False)
+
+    def __call__(self, weights: Parameters) -> Tensor:
+        """Compute ⟨v, w⟩ for every law of the family, shape (…, laws)."""
+        return sum(term.factor * term.view(weights[term.parameter]).sum(-1) for term in self.terms)
+
+    def size(self, weights: Parameters) -> Tensor:
+        """Compute Σ |v w|, the size of the terms, beside which rounding errors are small; shape (…, laws)."""
+        return sum(abs(term.factor) * term.view(weights[term.parameter]).abs().sum(-1) for term in self.terms)
+
+    def change(self, weights: Parameters, step: Parameters) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Compute the two parts of C(w + d) − C(w): ⟨v, d⟩, and zero."""
+        first = self(step)
+        return first, torch.zeros_like(first)
 
 
 def _symmetric(first: Tensor, second: Tensor) -> Tensor:

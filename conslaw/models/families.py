@@ -1,0 +1,209 @@
+"""Families of laws: what the free exponents of a model conserve, as sums of squared norms over slices of parameters."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conslaw.models.exponents import Exponents
+from conslaw.models.labels import Axis
+from conslaw.models.scaling import Scaling
+from conslaw.quadratic import LinearLaws, QuadraticLaws, Term
+
+__all__ = ["KINDS", "Family", "Slices", "families_of"]
+
+KINDS = {
+    "unit": "of a hidden unit of a linear layer",
+    "channel": "of a channel of a convolution",
+    "matrix": "all entries of a matrix, between layers with nothing but linear operations between them",
+    "head": "of a head of attention: of its matrices, or of pairs of dimensions that positions rotate",
+    "norm": "of weights before a norm, or of a norm's gain and offset and what reads them",
+    "stream": "of all that writes to a residual stream",
+    "constant": "a sum that no learning rate changes, as its gradient is zero",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """A view of a parameter by laws: for each law the slices along an axis that it takes.
+
+    >>> Slices(Axis(1), torch.tensor([[0, 2], [1, 3]]))(torch.eye(4)).shape
+    torch.Size([2, 8])
+    """
+
+    axis: Axis
+    index: Tensor
+    """Which slices, shape (…, laws, count)."""
+
+    def __call__(self, parameter: Tensor) -> Tensor:
+        """Arrange a parameter by laws, shape (…, laws, count · entries of a slice)."""
+        slices, flat = self.axis(parameter), self.index.flatten()
+        first = int(flat[0])
+        if len(flat) == int(flat[-1]) - first + 1 and bool((flat.diff() == 1).all()):  # a view, no copy
+            chosen = slices[first : first + len(flat)]
+        else:
+            chosen = slices[flat.to(parameter.device)]
+        return chosen.reshape(*self.index.shape[:-1], -1)
+
+    def named(self, name: str, place: int, size: int) -> str:
+        """Say which slices of a parameter one law takes, such as weight[:, 3]."""
+        taken = self.index[place].flatten().tolist()
+        if len(taken) == size:
+            return name
+        gaps = {b - a for a, b in zip(taken, taken[1:], strict=False)}
+        if len(taken) == 1:
+            text = str(taken[0])
+        elif gaps == {1}:
+            text = f"{taken[0]}:{taken[-1] + 1}"
+        else:
+            text = str(taken if len(taken) < 5 else [*taken[:2], "…", taken[-1]]).replace("'", "")
+        before = f"of {self.axis.groups} groups :, " if self.axis.groups > 1 else ":, " * self.axis.dim
+        return f"{name}[{before}{text}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Laws of one form, such as those of all units of a layer."""
+
+    form: QuadraticLaws | LinearLaws
+    """What they are, with names of parameters."""
+    kind: str
+    """One of `KINDS`."""
+    sizes: Mapping[str, int]
+    """Of each parameter the number of slices along each axis, to name them."""
+    neglected: tuple[str, ...] = ()
+    """What was neglected when they were proposed."""
+
+    def __len__(self) -> int:
+        """Number of laws: all entries of a matrix count as one."""
+        return len(self.form.terms[0].view.index)
+
+    def where(self, place: int) -> str:
+        """Name the unit, channel or head whose law this is, by the first parameter that makes it."""
+        if self.kind == "stream":
+            return "residual stream"
+        own = [t for t in self.form.terms if t.factor < 0] or list(self.form.terms)
+        term = min(own, key=lambda t: t.view.axis.dim)
+        module = term.parameter.rpartition(".")[0] or term.parameter
+        return term.view.named(module, place, self._size(term)).replace("[:, ", "[")
+
+    def formula(self, place: int) -> str:
+        """Write a law as a formula."""
+        text = ""
+        for term in self.form.terms:
+            name = term.view.named(term.parameter, place, self._size(term))
+            if isinstance(self.form, LinearLaws):
+                body = f"Σ {name}"
+            elif self.form.pairs:
+                body = f"({name})ᵀ({name})" if term.view.axis.dim else f"({name})({name})ᵀ"
+            else:
+                body = f"‖{name}‖²"
+            factor = "" if abs(term.factor) == 1 else f"{abs(term.factor):g} "
+            text += f" {'−' if term.factor < 0 else '+'} {factor}{body}"
+        return text.removeprefix(" + ").removeprefix(" ")
+
+    def _size(self, term: Term) -> int:
+        return self.sizes[term.parameter, term.view.axis]
+
+    def subset(self, keep: Tensor) -> "Family":
+        """The laws for which a mask (laws,) is true."""
+        terms = tuple(t._replace(view=Slices(t.view.axis, t.view.index[keep])) for t in self.form.terms)
+        form = LinearLaws(terms) if isinstance(self.form, LinearLaws) else QuadraticLaws(terms, self.form.pairs)
+        return Family(form, self.kind, self.sizes, self.neglected)
+
+
+def families_of(scaling: Scaling) -> list[Family]:
+    """Turn every free exponent into a law, and laws of one form into families.
+
+    A scaling with exponents λ conserves Σ λ w²; its sign is chosen so that what reads a channel counts positive, as in
+    C = ‖outgoing‖² − ‖incoming‖².
+
+    Args:
+        scaling: As found by `scaling_of`.
+
+    Returns:
+        The families, matrices where channels may be mixed.
+    """
+    exponents = scaling.exponents
+    slices: dict[int, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for name, axes in scaling.slices.items():
+        for axis, unknowns in axes:
+            for place, unknown in enumerate(unknowns.tolist()):
+                for free, factor in exponents.solution(unknown).items():
+                    slices[free][name, axis, float(factor)].append(place)
+    alike: dict[tuple, list[int]] = defaultdict(list)
+    for free, taken in slices.items():
+        alike[tuple((*key, len(places)) for key, places in taken.items())].append(free)
+    known = _Known(scaling)
+    sizes = {(name, axis): len(unknowns) for name, axes in scaling.slices.items() for axis, unknowns in axes}
+    families = []
+    for form, members in alike.items():
+        terms = [(name, axis, factor) for name, axis, factor, _ in form]
+        if any(factor < 0 for *_, factor in terms) and any(factor > 0 for *_, factor in terms):
+            terms = sorted(((*key, -key[2], key) for key in terms), key=lambda term: -term[3])
+        else:
+            terms = [(*key, abs(key[2]), key) for key in terms]
+        for free in known.blocks(members):
+            pairs = free.dim() > 1
+            views = (
+                Term(name, Slices(axis, torch.tensor([slices[f][key] for f in free.flatten().tolist()]).view(*free.shape, -1)), factor)
+                for name, axis, _, factor, key in terms
+            )
+            quadratic = QuadraticLaws(tuple(views), pairs=pairs)
+            families.append(Family(quadratic, known.kind(members, form, pairs=pairs), sizes, known.neglected(members)))
+    return families
+
+
+class _Known:
+    """What is known of free exponents: sets of unknowns, carried over to those that they were expressed by."""
+
+    def __init__(self, scaling: Scaling):
+        exponents = scaling.exponents
+        self.kinds = {kind: _free(exponents, unknowns) for kind, unknowns in scaling.kinds.items()}
+        self.fixed = _free(exponents, scaling.fixed)
+        self.lacks = {text: _free(exponents, unknowns) for text, unknowns in scaling.neglected.items()}
+        self.cells = []
+        for cells in scaling.cells:
+            places: dict[int, int] = {}
+            for unknown, place in sorted(cells.items(), key=lambda item: item[1]):
+                for free in exponents.solution(unknown):
+                    places.setdefault(free, place)
+            self.cells.append(places)
+
+    def blocks(self, members: list[int]) -> list[Tensor]:
+        """Free exponents that belong together: (laws,), or (blocks, n) where n channels at a time may be mixed."""
+        if self.fixed.intersection(members):
+            return [torch.tensor(members)]
+        together = defaultdict(list)
+        for free in members:
+            together[tuple(cells.get(free) for cells in self.cells)].append(free)
+        by_size = defaultdict(list)
+        for block in together.values():
+            by_size[len(block)].append(block)
+        single = [torch.tensor([block[0] for block in by_size.pop(1)])] if 1 in by_size else []
+        return single + [torch.tensor(blocks) for blocks in by_size.values()]
+
+    def kind(self, members: list[int], form: tuple, *, pairs: bool) -> str:
+        """One of `KINDS`."""
+        free = members[0]
+        if free in self.kinds["head"]:
+            return "head"
+        if pairs:
+            return "matrix"
+        writers = {name for name, _, factor, count in form if factor > 0 and count > 1}
+        if free in self.kinds["stream"] and len(writers) > 1:
+            return "stream"
+        if free in self.kinds["norm"] or len({factor > 0 for _, _, factor, _ in form}) == 1:
+            return "norm"
+        return "channel" if free in self.kinds["channel"] else "unit"
+
+    def neglected(self, members: list[int]) -> tuple[str, ...]:
+        """What was neglected for them."""
+        return tuple(text for text, free in self.lacks.items() if free.intersection(members))
+
+
+def _free(exponents: Exponents, unknowns: set[int]) -> set[int]:
+    """The free exponents by which unknowns are expressed."""
+    return {free for unknown in unknowns for free in exponents.solution(unknown)}
