@@ -5,7 +5,7 @@ of the rows of a head, or the bias of a convolution before BatchNorm, has no gra
 without momentum, makes of it is nothing, up to rounding; weight decay and Adam do change it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,79 +13,79 @@ from torch import Tensor
 from conslaw.models.families import Family, Slices
 from conslaw.models.labels import Axis
 from conslaw.models.objective import Objective
+from conslaw.models.verification import Verified
 from conslaw.quadratic import LinearLaws, Term
 
-__all__ = ["constants"]
+__all__ = ["all_sums", "constant_sums"]
 
 
-def constants(objective: Objective, trials: Sequence[tuple[Mapping, Mapping]], tolerance: float) -> list[Family]:
-    """Find constant sums: along every dimension of a parameter, and single entries of a bias.
-
-    The gradient proposes them. They are accepted where a shift of the parameters by random multiples of these
-    directions, as large as the parameters themselves, leaves the loss as it is.
+def all_sums(objective: Objective) -> list[Family]:
+    """Propose all sums: of every parameter along every dimension, and every entry of a bias by itself.
 
     Args:
         objective: The loss.
-        trials: Pairs of weights and gradients, by name.
-        tolerance: Largest residual, relative to the size of the terms.
 
     Returns:
-        Families of linear laws.
+        Families of linear laws, of which a verification leaves few. Beside an entry of a bias, whose gradient can only
+        be zero by itself, stand the weights that lead to the same unit.
     """
     families = []
     for name, p in objective.parameters.items():
-        gradients = [gradient[name] for _, gradient in trials]
-        zero = _zero_entries(name, gradients, trials, tolerance) if p.dim() == 1 else torch.zeros(0, dtype=torch.int64)
-        if len(zero):
-            families.append(_family(name, p, Axis(0), zero.unsqueeze(-1)))
-        if len(zero) == p.numel():
-            continue
-        for dim in range(p.dim()):
-            lines = _lines(dim, p.dim())
-            sums = [lines(g) if p.dim() > 1 else g.unsqueeze(0) for g in gradients]
-            size = [entries.abs().sum(-1) for entries in sums]
-            if p.shape[dim] > 1 and all(
-                bool((s > 0).any()) and bool((entries.sum(-1).abs() <= tolerance * s).all())
-                for entries, s in zip(sums, size, strict=True)
-            ):
-                index = torch.arange(len(sums[0])).unsqueeze(-1) if p.dim() > 1 else torch.arange(len(p)).unsqueeze(0)
-                families.append(_family(name, p, lines, index))
-    return [family for family in families if _is_flat(objective, trials[0][0], family, tolerance)]
+        if p.dim() == 1:
+            every = torch.arange(len(p))
+            beside = _beside(name, objective)
+            families += [_family(name, Axis(0), every.unsqueeze(-1), p, beside)] if beside else []
+            families += [_family(name, Axis(0), every.unsqueeze(0), p)] if len(p) > 1 else []
+        else:
+            for dim in range(p.dim()):
+                axis = Axis(1 - dim) if p.dim() == 2 else Axis(dim, across=True)
+                if p.shape[dim] > 1:
+                    families.append(_family(name, axis, torch.arange(p.numel() // p.shape[dim]).unsqueeze(-1), p))
+    return families
 
 
-def _lines(dim: int, dims: int) -> Axis:
-    """Lines along a dimension: in a matrix they are its rows or columns."""
-    return Axis(1 - dim) if dims == 2 else Axis(dim, across=dims > 2)
+def _family(name: str, axis: Axis, index: Tensor, parameter: Tensor, beside: Term | None = None) -> Family:
+    form = LinearLaws((Term(name, Slices(axis, index), 1),))
+    return Family(form, "constant", {(name, axis): axis(parameter).shape}, beside=beside)
 
 
-def _family(name: str, parameter: Tensor, axis: Axis, index: Tensor) -> Family:
-    view = Slices(axis, index)
-    return Family(LinearLaws((Term(name, view, 1),)), "constant", {(name, axis): len(axis(parameter))})
+def _beside(name: str, objective: Objective) -> Term | None:
+    """The weights that lead to the same units as a bias."""
+    weight, units = name.replace("bias", "weight"), len(objective.parameters[name])
+    matrix = objective.parameters.get(weight) if weight != name else None
+    dims = [] if matrix is None or matrix.dim() < 2 else [dim for dim in range(matrix.dim()) if matrix.shape[dim] == units]
+    return Term(weight, Slices(Axis(dims[0]), torch.arange(units).unsqueeze(-1)), 1) if dims else None
 
 
-def _zero_entries(name: str, gradients: Sequence[Tensor], trials: Sequence, tolerance: float) -> Tensor:
-    """Entries of a bias without a gradient, beside which the weights that lead to the same unit have one."""
-    weight = name.removesuffix("bias") + "weight" if name.endswith("bias") else ""
-    weight = name.removesuffix("in_proj_bias") + "in_proj_weight" if name.endswith("in_proj_bias") else weight
-    zero = torch.ones(len(gradients[0]), dtype=torch.bool, device=gradients[0].device)
-    for gradient, (_, every) in zip(gradients, trials, strict=True):
-        beside = every.get(weight)
-        dims = [dim for dim in range(beside.dim()) if beside.shape[dim] == len(gradient)] if beside is not None else []
-        if not dims or beside.dim() < 2:
-            return torch.zeros(0, dtype=torch.int64)
-        size = torch.linalg.vector_norm(Axis(dims[0])(beside), dim=1)
-        zero &= (size > 0) & (gradient.abs() <= tolerance * size)
-    return zero.nonzero().flatten().cpu()
+def constant_sums(found: Sequence[Verified], objective: Objective, tolerance: float) -> list[Verified]:
+    """Keep those sums along which a large shift leaves the loss as it is, as a zero gradient alone may be chance.
+
+    Args:
+        found: Families of linear laws that the gradients have verified.
+        objective: The loss.
+        tolerance: Largest relative change of the loss.
+
+    Returns:
+        Those that hold; the sum of a bias is left out where all of its entries are constant.
+    """
+    entire = {f.form.terms[0].parameter for f, _ in found if f.beside and len(f) == f.beside.view.index.numel()}
+    kept = [entry for entry in found if entry.family.beside or entry.family.form.terms[0].parameter not in entire]
+    if _is_flat([family for family, _ in kept], objective, tolerance):
+        return kept
+    return [entry for entry in kept if _is_flat([entry.family], objective, tolerance)]
 
 
-def _is_flat(objective: Objective, weights: Mapping[str, Tensor], family: Family, tolerance: float) -> bool:
-    """Whether the loss stays the same under a large shift along all directions of a family."""
-    (term,) = family.form.terms
-    parameter = weights[term.parameter]
-    direction = torch.zeros_like(parameter).requires_grad_()
-    amounts = torch.randn(len(family), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    # The gradient of Σ amount · sum is the direction itself.
-    (shift,) = torch.autograd.grad((term.view(direction).sum(-1) * amounts.to(parameter)).sum(), direction)
+def _is_flat(families: Sequence[Family], objective: Objective, tolerance: float) -> bool:
+    """Whether the loss stays the same under a shift by random multiples of all directions of families."""
+    weights, generator = objective.perturbed(0), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        losses = [objective.loss({**weights, term.parameter: parameter + s * shift}) for s in (0.0, 1.0, -1.0)]
-    return all(abs(loss - losses[0]) <= tolerance * (1 + abs(losses[0])) for loss in losses[1:])
+        before = objective.loss(weights)
+    for family in families:
+        (term,) = family.form.terms
+        direction = torch.zeros_like(weights[term.parameter]).requires_grad_()
+        amounts = torch.randn(len(family), generator=generator, dtype=torch.float64).to(direction)
+        # The gradient of Σ amount · sum is the direction itself.
+        (shift,) = torch.autograd.grad((term.view(direction).sum(-1) * amounts).sum(), direction)
+        weights[term.parameter] = weights[term.parameter] + shift
+    with torch.no_grad():
+        return bool(abs(objective.loss(weights) - before) <= tolerance * (1 + abs(before)))

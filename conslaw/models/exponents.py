@@ -54,29 +54,32 @@ class Exponents:
             combination = self._solved[unknown] = self._reduced(combination)
         return combination
 
-    def require(self, equation: Mapping[int, Fraction | int]) -> None:
-        """Require Σ coefficient · unknown = 0."""
+    def require(self, equation: Mapping[int, Fraction | int], reason: str = "") -> None:
+        """Require Σ coefficient · unknown = 0, and note why an unknown that this leaves no choice but zero is zero."""
         left = self._reduced(equation)
         if not left:
             return
         newest = max(left)
+        if reason and len(left) == 1:
+            self._reasons[newest] = reason
         scale = Fraction(-1, 1) / left.pop(newest)
         self._solved[newest] = {other: _plain(scale * value) for other, value in left.items()}
         self._equation[newest] = dict(equation)
 
-    def equate(self, left: Tensor, right: Tensor) -> None:
-        """Require that unknowns are equal, entry by entry of two tensors that can be broadcast."""
+    def equate(self, left: Tensor, right: Tensor, reason: str = "") -> None:
+        """Require that unknowns are equal, entry by entry of two tensors that can be broadcast; `reason` as above."""
         left, right = torch.broadcast_tensors(left, right)
         for one, other in torch.stack([left.flatten(), right.flatten()], 1).unique(dim=0).tolist():
             if one != other:
-                self.require({one: 1, other: -1})
+                self.require({one: 1, other: -1}, reason)
 
     def pin(self, unknowns: list[int], reason: str) -> None:
         """Require that unknowns are zero, and note why."""
         for unknown in unknowns:
             left = self.solution(unknown)
             if left:
-                self._reasons[max(left)] = reason
+                if reason:
+                    self._reasons[max(left)] = reason
                 self.require({unknown: 1})
 
     def reason(self, unknown: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,10 +71,12 @@ class Family:
     """What they are, with names of parameters."""
     kind: str
     """One of `KINDS`."""
-    sizes: Mapping[str, int]
-    """Of each parameter the number of slices along each axis, to name them."""
+    sizes: Mapping[tuple[str, Axis], tuple[int, int]]
+    """Of each parameter and axis the number of slices and of the entries of each, to name them."""
     neglected: tuple[str, ...] = ()
     """What was neglected when they were proposed."""
+    beside: Term | None = None
+    """Weights with whose gradient that of a single entry is compared."""
 
     def __len__(self) -> int:
         """Number of laws: all entries of a matrix count as one."""
@@ -84,34 +86,40 @@ class Family:
         """Name the unit, channel or head whose law this is, by the first parameter that makes it."""
         if self.kind == "stream":
             return "residual stream"
-        own = [t for t in self.form.terms if t.factor < 0] or list(self.form.terms)
+        own = [term for term in self.form.terms if term.factor < 0] or list(self.form.terms)
         term = min(own, key=lambda t: t.view.axis.dim)
         module = term.parameter.rpartition(".")[0] or term.parameter
-        return term.view.named(module, place, self._size(term)).replace("[:, ", "[")
+        return term.view.named(module, place, self._sizes(term)[0]).replace("[:, ", "[").replace("[[", "[").replace("]]", "]")
 
     def formula(self, place: int) -> str:
         """Write a law as a formula."""
         text = ""
         for term in self.form.terms:
-            name = term.view.named(term.parameter, place, self._size(term))
+            (slices, entries), count = self._sizes(term), term.view.index.shape[-1]
+            name, single = term.view.named(term.parameter, place, slices), entries * count == 1
             if isinstance(self.form, LinearLaws):
-                body = f"Σ {name}"
+                body = name if single else f"Σ {name}"
             elif self.form.pairs:
                 body = f"({name})ᵀ({name})" if term.view.axis.dim else f"({name})({name})ᵀ"
             else:
-                body = f"‖{name}‖²"
+                body = f"{name}²" if single else f"‖{name}‖²"
             factor = "" if abs(term.factor) == 1 else f"{abs(term.factor):g} "
             text += f" {'−' if term.factor < 0 else '+'} {factor}{body}"
         return text.removeprefix(" + ").removeprefix(" ")
 
-    def _size(self, term: Term) -> int:
-        return self.sizes[term.parameter, term.view.axis]
+    def diagonal(self) -> "Family":
+        """The laws on the diagonals of matrices, as laws of units or of dimensions of a head."""
+        terms = tuple(t._replace(view=Slices(t.view.axis, t.view.index.flatten(0, 1))) for t in self.form.terms)
+        return replace(self, form=QuadraticLaws(terms), kind="unit" if self.kind == "matrix" else self.kind)
+
+    def _sizes(self, term: Term) -> tuple[int, int]:
+        return self.sizes.get((term.parameter, getattr(term.view, "axis", None)), (0, 0))
 
     def subset(self, keep: Tensor) -> "Family":
         """The laws for which a mask (laws,) is true."""
         terms = tuple(t._replace(view=Slices(t.view.axis, t.view.index[keep])) for t in self.form.terms)
         form = LinearLaws(terms) if isinstance(self.form, LinearLaws) else QuadraticLaws(terms, self.form.pairs)
-        return Family(form, self.kind, self.sizes, self.neglected)
+        return replace(self, form=form)
 
 
 def families_of(scaling: Scaling) -> list[Family]:
@@ -137,22 +145,24 @@ def families_of(scaling: Scaling) -> list[Family]:
     for free, taken in slices.items():
         alike[tuple((*key, len(places)) for key, places in taken.items())].append(free)
     known = _Known(scaling)
-    sizes = {(name, axis): len(unknowns) for name, axes in scaling.slices.items() for axis, unknowns in axes}
+    sizes = {
+        (name, axis): (len(unknowns), scaling.sizes[name] // len(unknowns))
+        for name, axes in scaling.slices.items()
+        for axis, unknowns in axes
+    }
     families = []
     for form, members in alike.items():
-        terms = [(name, axis, factor) for name, axis, factor, _ in form]
-        if any(factor < 0 for *_, factor in terms) and any(factor > 0 for *_, factor in terms):
-            terms = sorted(((*key, -key[2], key) for key in terms), key=lambda term: -term[3])
-        else:
-            terms = [(*key, abs(key[2]), key) for key in terms]
         for free in known.blocks(members):
-            pairs = free.dim() > 1
-            views = (
-                Term(name, Slices(axis, torch.tensor([slices[f][key] for f in free.flatten().tolist()]).view(*free.shape, -1)), factor)
-                for name, axis, _, factor, key in terms
-            )
-            quadratic = QuadraticLaws(tuple(views), pairs=pairs)
-            families.append(Family(quadratic, known.kind(members, form, pairs=pairs), sizes, known.neglected(members)))
+            kind = known.kind(members, form, pairs=free.dim() > 1)
+            writes = kind == "stream" or all(factor > 0 for *_, factor, _ in form)
+            terms = []
+            for *key, _ in form:
+                index = torch.tensor([slices[f][tuple(key)] for f in free.flatten().tolist()])
+                view = Slices(key[1], index.view(*free.shape, -1))
+                terms.append(Term(key[0], view, key[2] if writes else -key[2]))
+            terms.sort(key=lambda term: -term.factor)
+            quadratic = QuadraticLaws(tuple(terms), pairs=free.dim() > 1)
+            families.append(Family(quadratic, kind, sizes, known.neglected(members)))
     return families
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from conslaw.models.constants import constants
+from conslaw.models.constants import all_sums, constant_sums
 from conslaw.models.families import Family, families_of
 from conslaw.models.objective import Objective
 from conslaw.models.scaling import Scaling, scaling_of
-from conslaw.models.verification import Rejection, Verified, moments, verify
+from conslaw.models.verification import Rejection, Verified, verify
 from conslaw.quadratic import QuadraticLaws
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def laws(
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
     objective = Objective(model, batch, loss_fn)
-    trials = moments(objective)
+    objective.gradients(objective.parameters)  # what is wrong with the batch, the loss or the weights shows here
     proposals, rejected = [], []
     try:
         scaling = scaling_of(objective.graph(), objective.parameters)
@@ -142,12 +142,14 @@ def laws(
         proposals = families_of(scaling)
         rejected += _pinned(scaling)
     proposals += [_own(form, objective) for form in groups]
-    verified, failed = verify(proposals, trials, tolerance)
-    constant, _ = verify(constants(objective, trials, tolerance), trials, tolerance)
-    unused = [name for name in objective.parameters if all(not bool(g[name].any()) for _, g in trials)]
-    rejected += [Rejection(name, "unit", 1, "", torch.nan, "the loss does not depend on it") for name in unused]
-    frozen = [Rejection(name, "unit", 1, "", torch.nan, "frozen: it does not move") for name in objective.frozen]
-    return FoundLaws([*verified, *constant], [*rejected, *failed, *frozen], objective.prefix)
+    kept, failed, moving = verify([*proposals, *all_sums(objective)], objective, tolerance)
+    verified = [entry for entry in kept if entry.family.kind != "constant"]
+    verified += constant_sums([entry for entry in kept if entry.family.kind == "constant"], objective, tolerance)
+    still = {name: "the loss does not depend on it" for name in objective.parameters if name not in moving}
+    still |= dict.fromkeys(objective.frozen, "it is frozen, and has no law of its own")
+    rejected += [Rejection(name, "parameter", 1, "", torch.nan, reason) for name, reason in still.items()]
+    failed = [entry for entry in failed if entry.where not in still]
+    return FoundLaws(verified, [*rejected, *failed], objective.prefix)
 
 
 def _own(form: QuadraticLaws, objective: Objective) -> Family:

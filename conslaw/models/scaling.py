@@ -35,6 +35,7 @@ SPATIAL += " _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d upsamp
 SPATIAL += " upsample_nearest3d upsample_bilinear2d upsample_linear1d upsample_trilinear3d upsample_bicubic2d"
 LOSSES = "_softmax _safe_softmax _log_softmax nll_loss_forward nll_loss2d_forward binary_cross_entropy_with_logits"
 LOSSES += " mse_loss smooth_l1_loss huber_loss binary_cross_entropy"  # they take no scale, as everybody knows
+FACTORIES = "empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_zeros new_ones new_full"
 LARGEST_EPSILON = 1e-3  # a constant up to this, added to what is not, is taken for the ε of a norm
 
 
@@ -45,6 +46,8 @@ class Scaling:
     exponents: Exponents = field(default_factory=Exponents)
     slices: dict[str, list[tuple[Axis, Tensor]]] = field(default_factory=dict)
     """Of each parameter its axes, and the unknowns along each, shape (slices,)."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Of each parameter the number of entries."""
     kinds: dict[str, set[int]] = field(default_factory=lambda: {k: set() for k in ("channel", "head", "stream", "norm")})
     """Unknowns that belong to a convolution, to the product of two activations, to what a norm makes uniform, and to
     what it is multiplied with."""
@@ -104,18 +107,18 @@ class _Interpreter:
             slices.append((Axis(dim), unknowns))
             view = unknowns.view([-1 if i == dim else 1 for i in range(len(shape))]) if shape else unknowns.view(())
             terms.append(view.expand(shape))
-        self.found.slices[name] = slices
+        self.found.slices[name], self.found.sizes[name] = slices, math.prod(shape)
         return Labelled(shape, terms, name)
 
     def run(self, node: Node) -> Labelled | list[Labelled]:
         """Apply the rule of an operation."""
         if node.target is operator.getitem:
             source = self.values.get(node.args[0])
-            return source[node.args[1]] if isinstance(source, list) else self.value(node.args[0])
+            return source[node.args[1]] if isinstance(source, list) else Labelled(_shape(node), [])
         name = node.target._schema.name.split("::")[-1]
         name = name[:-1] if name.endswith("_") and not name.startswith("__") else name
         inputs = [self.value(leaf) for leaf in node.all_input_nodes]
-        if not any(value.terms for value in inputs):
+        if name in FACTORIES.split() or not any(value.terms for value in inputs):
             return Labelled(_shape(node), [])
         if name in MOVES.split():
             return self.move(node)
@@ -175,8 +178,9 @@ class _Interpreter:
             others = [term for other in values if other is not value for term in other.terms]
             self.settle(value, set().union(*map(varying, others)) if others else set())
         labels = [self.single(value).expand(shape) if value.shape != shape else self.single(value) for value in values]
+        reason = "it is added to what scales otherwise" if all(value.terms for value in values) else ""
         for one, other in zip(labels, labels[1:], strict=False):
-            self.exponents.equate(compact(one), compact(other))
+            self.exponents.equate(compact(one), compact(other), reason)
         return Labelled(shape, [labels[0]])
 
     def fix(self, value: Labelled) -> None:
@@ -192,6 +196,8 @@ class _Interpreter:
     def uniform(self, value: Labelled, dims: Iterable[int], shape: tuple[int, ...] | None = None) -> Labelled:
         """Require one exponent along dimensions; what is left of the value when these are reduced to a shape."""
         labels, dims = compact(self.single(value)), sorted({dim % len(value.shape) for dim in dims}, reverse=True)
+        if any(dim - labels.dim() in varying(labels) for dim in dims):
+            self.fix(value)
         for dim in dims:
             first = labels.narrow(dim, 0, 1)
             self.exponents.equate(labels, first)
@@ -455,6 +461,7 @@ class _Interpreter:
     def rule_sum(self, node: Node) -> Labelled:
         value = self.value(node.args[0])
         dims = node.args[1] if len(node.args) > 1 and node.args[1] else range(len(value.shape))
+        self.note("stream", value)
         return self.uniform(value, dims, _shape(node))
 
     rule_mean = rule_sum
