@@ -130,7 +130,7 @@ class LinearLaws:
         """Compute Σ |v w|, the size of the terms, beside which rounding errors are small; shape (…, laws)."""
         return sum(abs(term.factor) * term.view(weights[term.parameter]).abs().sum(-1) for term in self.terms)
 
-    def change(self, weights: Parameters, step: Parameters) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def change(self, weights: Parameters, step: Parameters) -> tuple[Tensor, Tensor]:
         """Compute the two parts of C(w + d) − C(w): ⟨v, d⟩, and zero."""
         first = self(step)
         return first, torch.zeros_like(first)

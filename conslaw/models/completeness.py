@@ -67,11 +67,16 @@ def count_diagonal_laws(model: nn.Module, batch: object, loss_fn: Callable | Non
         noise = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g) for n, g in gradients.items()}
         true.append(torch.cat([_features(weights[name] * g, groups.get(name, 1)) for name, g in gradients.items()]))
         random.append(torch.cat([_features(weights[name] * g, groups.get(name, 1)) for name, g in noise.items()]))
-        squares = [torch.cat([_features(x[name].square(), groups.get(name, 1)) for name in gradients]) for x in (weights, gradients)]
+        squares = [
+            torch.cat([_features(x[name].square(), groups.get(name, 1)) for name in gradients])
+            for x in (weights, gradients)
+        ]
         sizes.append((squares[0] * squares[1]).sqrt())
     true, random, scale = torch.stack(true), torch.stack(random), torch.stack(sizes).norm(dim=0)
     alive = scale > FAINT * scale.max()  # a norm's weights have a gradient, but ⟨w, g⟩ = 0; the bias of keys has none
-    values, chance = (_singular_values(x[:, alive] / y[alive]) for x, y in ((true, scale), (random, random.norm(dim=0))))
+    values, chance = (
+        _singular_values(x[:, alive] / y[alive]) for x, y in ((true, scale), (random, random.norm(dim=0)))
+    )
     nullity = _nullity(values)
     edge = len(values) - nullity
     null, other = (float(values[i] / values[0]) if 0 <= i < len(values) else 0.0 for i in (edge, edge - 1))

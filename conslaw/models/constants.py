@@ -53,7 +53,9 @@ def _beside(name: str, objective: Objective) -> Term | None:
     """The weights that lead to the same units as a bias."""
     weight, units = name.replace("bias", "weight"), len(objective.parameters[name])
     matrix = objective.parameters.get(weight) if weight != name else None
-    dims = [] if matrix is None or matrix.dim() < 2 else [dim for dim in range(matrix.dim()) if matrix.shape[dim] == units]
+    dims = (
+        [] if matrix is None or matrix.dim() < 2 else [dim for dim in range(matrix.dim()) if matrix.shape[dim] == units]
+    )
     return Term(weight, Slices(Axis(dims[0]), torch.arange(units).unsqueeze(-1)), 1) if dims else None
 
 

@@ -1,5 +1,7 @@
 """Small models of every kind of block, for tests and notebooks: too small to be of use, complete in what they have."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -14,7 +16,7 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, bias: bool = True) 
     torch.Size([2, 3])
     """
     layers = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs, bias=bias), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -32,7 +34,7 @@ def cnn(*channels: int, classes: int = 3, side: int = 8, norm: type[nn.Module] |
     torch.Size([2, 3])
     """
     layers = []
-    for number, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=norm is None)]
         layers += [norm(outputs)] if norm else []
         layers += [nn.ReLU(), nn.AvgPool2d(2) if number % 2 else nn.MaxPool2d(2)]

@@ -1,7 +1,9 @@
 """Families of laws: what the free exponents of a model conserve, as sums of squared norms over slices of parameters."""
 
+import itertools
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +14,7 @@ from conslaw.models.labels import Axis
 from conslaw.models.scaling import Scaling
 from conslaw.quadratic import LinearLaws, QuadraticLaws, Term
 
-__all__ = ["KINDS", "Family", "Slices", "families_of"]
+__all__ = ["KINDS", "Family", "Slices", "families_of", "family_of"]
 
 KINDS = {
     "unit": "of a hidden unit of a linear layer",
@@ -52,7 +54,7 @@ class Slices:
         taken = self.index[place].flatten().tolist()
         if len(taken) == size:
             return name
-        gaps = {b - a for a, b in zip(taken, taken[1:], strict=False)}
+        gaps = {b - a for a, b in itertools.pairwise(taken)}
         if len(taken) == 1:
             text = str(taken[0])
         elif gaps == {1}:
@@ -61,6 +63,22 @@ class Slices:
             text = str(taken if len(taken) < 5 else [*taken[:2], "…", taken[-1]]).replace("'", "")
         before = f"of {self.axis.groups} groups :, " if self.axis.groups > 1 else ":, " * self.axis.dim
         return f"{name}[{before}{text}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Own(Slices):
+    """A view of somebody's own, of which the index takes some of the laws, shape (…, laws, 1)."""
+
+    view: Callable[[Tensor], Tensor]
+
+    def __call__(self, parameter: Tensor) -> Tensor:
+        """Arrange a parameter by laws, shape (…, laws, k)."""
+        lines = self.view(parameter).flatten(0, -2)
+        return lines[self.index.flatten().to(parameter.device)].view(*self.index.shape[:-1], -1)
+
+    def named(self, name: str, place: int, size: int) -> str:
+        """Say which law this is."""
+        return f"{name}, law {place} of its view"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +107,12 @@ class Family:
         own = [term for term in self.form.terms if term.factor < 0] or list(self.form.terms)
         term = min(own, key=lambda t: t.view.axis.dim)
         module = term.parameter.rpartition(".")[0] or term.parameter
-        return term.view.named(module, place, self._sizes(term)[0]).replace("[:, ", "[").replace("[[", "[").replace("]]", "]")
+        return (
+            term.view.named(module, place, self._sizes(term)[0])
+            .replace("[:, ", "[")
+            .replace("[[", "[")
+            .replace("]]", "]")
+        )
 
     def formula(self, place: int) -> str:
         """Write a law as a formula."""
@@ -109,17 +132,41 @@ class Family:
 
     def diagonal(self) -> "Family":
         """The laws on the diagonals of matrices, as laws of units or of dimensions of a head."""
-        terms = tuple(t._replace(view=Slices(t.view.axis, t.view.index.flatten(0, 1))) for t in self.form.terms)
+        terms = tuple(t._replace(view=replace(t.view, index=t.view.index.flatten(0, 1))) for t in self.form.terms)
         return replace(self, form=QuadraticLaws(terms), kind="unit" if self.kind == "matrix" else self.kind)
 
     def _sizes(self, term: Term) -> tuple[int, int]:
-        return self.sizes.get((term.parameter, getattr(term.view, "axis", None)), (0, 0))
+        return self.sizes.get((term.parameter, term.view.axis), (0, 0))
 
     def subset(self, keep: Tensor) -> "Family":
         """The laws for which a mask (laws,) is true."""
-        terms = tuple(t._replace(view=Slices(t.view.axis, t.view.index[keep])) for t in self.form.terms)
+        terms = tuple(t._replace(view=replace(t.view, index=t.view.index[keep])) for t in self.form.terms)
         form = LinearLaws(terms) if isinstance(self.form, LinearLaws) else QuadraticLaws(terms, self.form.pairs)
         return replace(self, form=form)
+
+
+def family_of(form: QuadraticLaws, parameters: Mapping[str, Tensor]) -> Family:
+    """Take laws of somebody's own.
+
+    Args:
+        form: Laws with the names of parameters.
+        parameters: Those of the model.
+
+    Returns:
+        The family.
+
+    Raises:
+        ValueError: If a parameter is not there, or the views do not fit together.
+    """
+    if missing := [term.parameter for term in form.terms if term.parameter not in parameters]:
+        raise ValueError(f"groups name parameters that model does not train: {', '.join(map(str, missing))}")
+    shapes = {tuple(term.view(parameters[term.parameter]).shape[:-1]) for term in form.terms}
+    if len(shapes) > 1 or len(shape := shapes.pop()) != (2 if form.pairs else 1):
+        wanted = "(blocks, laws, k)" if form.pairs else "(laws, k)"
+        raise ValueError(f"views in groups must all have shape {wanted}, with the same laws")
+    index = torch.arange(math.prod(shape)).view(*shape, 1)
+    terms = tuple(term._replace(view=Own(Axis(0), index, term.view)) for term in form.terms)
+    return Family(QuadraticLaws(terms, form.pairs), "matrix" if form.pairs else "unit", {})
 
 
 def families_of(scaling: Scaling) -> list[Family]:

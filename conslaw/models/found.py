@@ -1,6 +1,6 @@
 """`laws`: the conservation laws of any torch model, proposed from its structure and verified by backward passes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from conslaw.models.constants import all_sums, constant_sums
-from conslaw.models.families import Family, families_of
+from conslaw.models.families import Family, families_of, family_of
 from conslaw.models.objective import Objective
 from conslaw.models.scaling import Scaling, scaling_of
 from conslaw.models.verification import Rejection, Verified, verify
@@ -141,7 +141,7 @@ def laws(
     else:
         proposals = families_of(scaling)
         rejected += _pinned(scaling)
-    proposals += [_own(form, objective) for form in groups]
+    proposals += [family_of(form, objective.parameters) for form in groups]
     kept, failed, moving = verify([*proposals, *all_sums(objective)], objective, tolerance)
     verified = [entry for entry in kept if entry.family.kind != "constant"]
     verified += constant_sums([entry for entry in kept if entry.family.kind == "constant"], objective, tolerance)
@@ -150,13 +150,6 @@ def laws(
     rejected += [Rejection(name, "parameter", 1, "", torch.nan, reason) for name, reason in still.items()]
     failed = [entry for entry in failed if entry.where not in still]
     return FoundLaws(verified, [*rejected, *failed], objective.prefix)
-
-
-def _own(form: QuadraticLaws, objective: Objective) -> Family:
-    """A family of the user's."""
-    if missing := [term.parameter for term in form.terms if term.parameter not in objective.parameters]:
-        raise ValueError(f"groups name parameters that model does not train: {', '.join(map(str, missing))}")
-    return Family(form, "matrix" if form.pairs else "unit", {})
 
 
 def _pinned(scaling: Scaling) -> list[Rejection]:

@@ -7,7 +7,6 @@ does not depend: there its stride is zero. So operations that only move entries 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 __all__ = ["Axis", "Labelled", "compact", "tightened", "varying"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["Objective", "check_model", "evaluate", "unwrapped"]
 
 LOW = {torch.float16: torch.float64, torch.bfloat16: torch.float64, torch.float32: torch.float64}
+
+READS = {Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__}
 
 
 class Objective:
@@ -89,7 +91,10 @@ class Objective:
         if not loss.requires_grad:
             raise ValueError("the loss must depend on the parameters of model by way of autograd, but does not")
         found = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
-        for name, tensor in {"the loss": loss.detach(), **{f"the gradient of {n}": g for n, g in found.items()}}.items():
+        for name, tensor in {
+            "the loss": loss.detach(),
+            **{f"the gradient of {n}": g for n, g in found.items()},
+        }.items():
             if tensor is not None and not bool(tensor.isfinite().all()):
                 raise ValueError(f"{name} is not finite on this batch, near the present weights")
         return {name: gradient for name, gradient in found.items() if gradient is not None}
@@ -141,7 +146,9 @@ def evaluate(model: Callable, batch: object, loss_fn: Callable | None) -> Tensor
         loss = loss_fn(outputs, targets)
     else:
         kind = f"{type(batch).__name__} with loss_fn {'None' if loss_fn is None else 'given'}"
-        raise ValueError(f"batch must be a pair (inputs, targets) with a loss_fn, or a mapping of arguments, got {kind}")
+        raise ValueError(
+            f"batch must be a pair (inputs, targets) with a loss_fn, or a mapping of arguments, got {kind}"
+        )
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"the loss must be a scalar tensor, got {found}; loss_fn may need reduction='mean'")
@@ -180,7 +187,10 @@ class _InDouble(TorchFunctionMode):
     """Casts to lower precision become casts to float64."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        """Call the function with float64 in place of lower precision."""
+        """Call the function with float64 in place of lower precision; read numbers also while tracing."""
+        if func in READS:
+            with disable_proxy_modes_tracing():
+                return func(*args, **(kwargs or {}))
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
             func = Tensor.double
         lower = any(isinstance(leaf, torch.dtype) for leaf in tree_leaves((args, kwargs)))

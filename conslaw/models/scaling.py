@@ -7,6 +7,7 @@ and the loss the exponent zero. What is left free are the symmetries of the loss
 Σ λ w² over the parameters is conserved by gradient flow.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable
@@ -24,11 +25,25 @@ __all__ = ["Scaling", "scaling_of"]
 
 NAMES = {"gelu": "GELU", "silu": "SiLU", "elu": "ELU, SELU or CELU", "hardswish": "hard swish", "mish": "Mish"}
 NAMES |= {"tanh": "tanh", "sigmoid": "sigmoid", "hardtanh": "ReLU6 or hardtanh", "hardsigmoid": "hard sigmoid"}
-NAMES |= {"softplus": "softplus", "exp": "exp", "log": "log", "erf": "erf", "sin": "sin", "cos": "cos", "clamp": "clamp"}
+NAMES |= {
+    "softplus": "softplus",
+    "exp": "exp",
+    "log": "log",
+    "erf": "erf",
+    "sin": "sin",
+    "cos": "cos",
+    "clamp": "clamp",
+}
 NAMES |= {"log_sigmoid_forward": "log sigmoid", "hardshrink": "hard shrink", "softshrink": "soft shrink"}
-MOVES = "view _unsafe_view reshape t transpose permute expand clone slice select split split_with_sizes unsqueeze squeeze"
-MOVES += " alias detach _to_copy lift_fresh_copy contiguous unbind movedim repeat flip roll unfold flatten pixel_shuffle"
-MOVES += " channel_shuffle native_channel_shuffle diagonal view_as_real _reshape_alias repeat_interleave chunk unflatten"
+MOVES = (
+    "view _unsafe_view reshape t transpose permute expand clone slice select split split_with_sizes unsqueeze squeeze"
+)
+MOVES += (
+    " alias detach _to_copy lift_fresh_copy contiguous unbind movedim repeat flip roll unfold flatten pixel_shuffle"
+)
+MOVES += (
+    " channel_shuffle native_channel_shuffle diagonal view_as_real _reshape_alias repeat_interleave chunk unflatten"
+)
 HOMOGENEOUS = "relu leaky_relu abs threshold prelu _prelu_kernel rrelu_with_noise"  # of degree 1
 SPATIAL = "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d"
 SPATIAL += " _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d upsample_nearest2d"
@@ -48,7 +63,9 @@ class Scaling:
     """Of each parameter its axes, and the unknowns along each, shape (slices,)."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Of each parameter the number of entries."""
-    kinds: dict[str, set[int]] = field(default_factory=lambda: {k: set() for k in ("channel", "head", "stream", "norm")})
+    kinds: dict[str, set[int]] = field(
+        default_factory=lambda: {k: set() for k in ("channel", "head", "stream", "norm")}
+    )
     """Unknowns that belong to a convolution, to the product of two activations, to what a norm makes uniform, and to
     what it is multiplied with."""
     fixed: set[int] = field(default_factory=set)
@@ -71,7 +88,9 @@ def scaling_of(graph: GraphModule, parameters: Iterable[str]) -> Scaling:
     Returns:
         The solved system of exponents.
     """
-    interpreter = _Interpreter(dict(zip((n for n in graph.graph.nodes if n.op == "placeholder"), parameters, strict=True)))
+    interpreter = _Interpreter(
+        dict(zip((n for n in graph.graph.nodes if n.op == "placeholder"), parameters, strict=True))
+    )
     for node in graph.graph.nodes:
         if node.op == "call_function":
             interpreter.values[node] = interpreter.run(node)
@@ -179,7 +198,7 @@ class _Interpreter:
             self.settle(value, set().union(*map(varying, others)) if others else set())
         labels = [self.single(value).expand(shape) if value.shape != shape else self.single(value) for value in values]
         reason = "it is added to what scales otherwise" if all(value.terms for value in values) else ""
-        for one, other in zip(labels, labels[1:], strict=False):
+        for one, other in itertools.pairwise(labels):
             self.exponents.equate(compact(one), compact(other), reason)
         return Labelled(shape, [labels[0]])
 
@@ -270,7 +289,9 @@ class _Interpreter:
         """Σ_k left[b, n, k] right[b, k, m]: in every such sum all products have one exponent."""
         free = {side.parameter for side in (left, right) if side.parameter and side.parameter not in self.used}
         self.used |= free
-        outer = [t.transpose(-1, -2)[..., :1, :].transpose(-1, -2).expand(shape) for t in left.terms if -1 not in varying(t)]
+        outer = [
+            t.transpose(-1, -2)[..., :1, :].transpose(-1, -2).expand(shape) for t in left.terms if -1 not in varying(t)
+        ]
         outer += [t[..., :1, :].expand(shape) for t in right.terms if -2 not in varying(t)]
         inner = [[t for t in left.terms if -1 in varying(t)], [t.mT for t in right.terms if -2 in varying(t)]]
         if inner[0] or inner[1]:
@@ -300,7 +321,9 @@ class _Interpreter:
         sums = torch.zeros(1, dtype=torch.int64) if gauge and len(kinds) == 1 else self.exponents.new(len(kinds))
         for (one, other), total in zip(kinds.tolist(), sums.tolist(), strict=True):
             parts = [patterns[side][i] for side, i in ((0, one), (1, other)) if patterns[side] is not None]
-            for row in torch.cat(torch.broadcast_tensors(*parts) if len(parts[0]) == 1 else parts, 1).unique(dim=0).tolist():
+            for row in (
+                torch.cat(torch.broadcast_tensors(*parts) if len(parts[0]) == 1 else parts, 1).unique(dim=0).tolist()
+            ):
                 equation = {total: -1}
                 for unknown in row:
                     equation[unknown] = equation.get(unknown, 0) + 1
@@ -349,7 +372,11 @@ class _Interpreter:
         channels = inputs.shape[1]
         shape = _shape(node)
         labels = self.single(inputs)
-        if varying(labels) - {1 - labels.dim()} or (transposed and groups > 1) or not (weight.parameter or not weight.terms):
+        if (
+            varying(labels) - {1 - labels.dim()}
+            or (transposed and groups > 1)
+            or not (weight.parameter or not weight.terms)
+        ):
             self.pin([inputs, weight, bias], "this convolution is not traced")
             return Labelled(shape, [])
         labels = compact(labels).flatten().expand(channels)
@@ -418,7 +445,9 @@ class _Interpreter:
             self.note("norm", values[1])
         if len(values[0].shape) == 1 and values[0].parameter:
             self.note("norm", values[0])
-        terms = [(self.single(value).expand(shape), s) for value, s in zip(values, (1, sign), strict=True) if value.terms]
+        terms = [
+            (self.single(value).expand(shape), s) for value, s in zip(values, (1, sign), strict=True) if value.terms
+        ]
         if len(terms) == 1 and terms[0][1] == 1:
             return Labelled(shape, [terms[0][0]])
         return Labelled(shape, [self.sums(terms, shape)])
