@@ -83,7 +83,7 @@ class Exponents:
                 self.require({unknown: 1})
 
     def reason(self, unknown: int) -> str:
-        """Return why an unknown is zero: the reason noted when one that it equals was pinned; empty if none is known."""
+        """Return why an unknown is zero, as noted when one that it equals was pinned; empty if that is not known."""
         waiting, seen = [unknown], set()
         while waiting:
             one = waiting.pop()

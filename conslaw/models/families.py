@@ -249,7 +249,7 @@ class _Known:
             return "head"
         if pairs:
             return "matrix"
-        writers = {name for name, _, factor, count in form if factor > 0 and count > 1}
+        writers = {name.rpartition(".")[0] for name, _, factor, count in form if factor > 0 and count > 1}
         if free in self.kinds["stream"] and len(writers) > 1:
             return "stream"
         if free in self.kinds["norm"] or len({factor > 0 for _, _, factor, _ in form}) == 1:

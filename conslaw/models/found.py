@@ -123,9 +123,9 @@ def laws(
         ValueError: If the batch does not fit, the loss is no scalar or not finite, or the model has no numbers.
 
     >>> from conslaw.models.examples import mlp
-    >>> found = laws(mlp(5, 7, 3), (torch.ones(4, 5), torch.tensor([0, 1, 2, 0])), nn.functional.cross_entropy)
-    >>> len(found), found[0].kind, found[0].formula
-    (8, 'unit', '‖2.weight[:, 0]‖² − ‖0.weight[0]‖² − ‖0.bias[0]‖²')
+    >>> found = laws(mlp(5, 7, 3), (torch.randn(40, 5), torch.arange(40) % 3), nn.functional.cross_entropy)
+    >>> found[0].kind, found[0].formula
+    ('unit', '‖2.weight[:, 0]‖² − ‖0.weight[0]‖² − 0.bias[0]²')
     """
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
@@ -158,9 +158,8 @@ def _pinned(scaling: Scaling) -> list[Rejection]:
     for name, labels in scaling.hidden.items():
         reasons: dict[str, list[int]] = {}
         for place, unknown in enumerate(labels.tolist()):
-            if unknown and not scaling.exponents.solution(unknown):
-                if reason := scaling.exponents.reason(unknown):
-                    reasons.setdefault(reason, []).append(place)
+            if unknown and not scaling.exponents.solution(unknown) and (why := scaling.exponents.reason(unknown)):
+                reasons.setdefault(why, []).append(place)
         module = name.rpartition(".")[0] or name
         kind = "channel" if labels[0].item() in scaling.kinds["channel"] else "unit"
         rejected += [

@@ -19,6 +19,7 @@ class Axis:
     With groups, the slices are the input channels of a grouped convolution; across, they are the lines along the
     dimension, one for every place in the others.
 
+    >>> import torch
     >>> Axis(1)(torch.ones(4, 3)).shape
     torch.Size([3, 4])
     >>> Axis(1, groups=2)(torch.ones(4, 3, 5)).shape  # 2 · 3 input channels, each seen by 2 of 4 filters
