@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conslaw.models.exponents import Exponents
 from conslaw.models.labels import Axis
-from conslaw.models.scaling import Scaling
+from conslaw.models.walk import Scaling
 from conslaw.quadratic import LinearLaws, QuadraticLaws, Term
 
 __all__ = ["KINDS", "Family", "Slices", "families_of", "family_of"]

@@ -10,8 +10,9 @@ from torch import nn
 from conslaw.models.constants import all_sums, constant_sums
 from conslaw.models.families import Family, families_of, family_of
 from conslaw.models.objective import Objective
-from conslaw.models.scaling import Scaling, scaling_of
+from conslaw.models.scaling import scaling_of
 from conslaw.models.verification import Rejection, Verified, verify
+from conslaw.models.walk import Scaling
 from conslaw.quadratic import QuadraticLaws
 
 if TYPE_CHECKING:

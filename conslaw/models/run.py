@@ -159,7 +159,7 @@ class Run:
         )
         for axis, kind in zip(axes[0], kinds, strict=True):
             of_kind = [i for i, family in enumerate(self.laws.families) if family.kind == kind]
-            for shade, i in zip(plt.cm.viridis(torch.linspace(0, 0.9, len(of_kind))), of_kind, strict=True):
+            for shade, i in zip(plt.cm.viridis(torch.linspace(0, 0.9, len(of_kind)).numpy()), of_kind, strict=True):
                 drift, count = self.drifts[i], len(self.laws.families[i])
                 label = self._names[i][0].rpartition("[")[0] or self._names[i][0]
                 axis.plot(self.steps, drift.median(1).values, color=shade, marker="", label=f"{label} ({count})")
