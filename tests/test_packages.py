@@ -1,4 +1,4 @@
-"""Models that no one here wrote: laws found and verified, and a real training with its identity. No weights are loaded."""
+"""Models that no one here wrote: laws found and verified, a real training with its identity. No weights are loaded."""
 
 from collections import Counter
 from contextlib import suppress

@@ -64,7 +64,9 @@ def count_diagonal_laws(model: nn.Module, batch: object, loss_fn: Callable | Non
     for seed in range(size + 20):
         weights = objective.perturbed(seed, scale=1.0)
         gradients = objective.gradients(weights)
-        noise = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g) for n, g in gradients.items()}
+        noise = {
+            n: torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g) * (g != 0) for n, g in gradients.items()
+        }
         true.append(torch.cat([_features(weights[name] * g, groups.get(name, 1)) for name, g in gradients.items()]))
         random.append(torch.cat([_features(weights[name] * g, groups.get(name, 1)) for name, g in noise.items()]))
         squares = [

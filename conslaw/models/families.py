@@ -190,7 +190,9 @@ def families_of(scaling: Scaling) -> list[Family]:
                     slices[free][name, axis, float(factor)].append(place)
     alike: dict[tuple, list[int]] = defaultdict(list)
     for free, taken in slices.items():
-        alike[tuple((*key, len(places)) for key, places in taken.items())].append(free)
+        _drop_nothing(taken, scaling)
+        if taken:
+            alike[tuple((*key, len(places)) for key, places in taken.items())].append(free)
     known = _Known(scaling)
     sizes = {
         (name, axis): (len(unknowns), scaling.sizes[name] // len(unknowns))
@@ -211,6 +213,16 @@ def families_of(scaling: Scaling) -> list[Family]:
             quadratic = QuadraticLaws(tuple(terms), pairs=free.dim() > 1)
             families.append(Family(quadratic, kind, sizes, known.neglected(members)))
     return families
+
+
+def _drop_nothing(taken: dict[tuple, list[int]], scaling: Scaling) -> None:
+    """Drop what multiplies all rows of a parameter by a factor and divides all its columns by the same."""
+    for name in {key[0] for key in taken}:
+        sizes = {axis: len(unknowns) for axis, unknowns in scaling.slices[name]}
+        entire = [key for key, places in taken.items() if key[0] == name and len(places) == sizes[key[1]]]
+        if len(entire) > 1 and sum(factor for *_, factor in entire) == 0:
+            for key in entire:
+                del taken[key]
 
 
 class _Known:

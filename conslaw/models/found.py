@@ -94,7 +94,7 @@ def laws(
     batch: object,
     loss_fn: Callable | None = None,
     *,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-10,
     groups: Sequence[QuadraticLaws] = (),
 ) -> FoundLaws:
     """Find the conservation laws of a model's loss, and verify each.
