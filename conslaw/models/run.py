@@ -149,7 +149,8 @@ class Run:
         """Draw the drift of every family against the step: the median of its laws, with a band from least to largest.
 
         Returns:
-            A figure with one panel for each kind of law. Needs matplotlib.
+            A figure with one panel for each kind of law, whose legend names a parameter of each family and the number of
+            its laws. Needs matplotlib.
         """
         import matplotlib.pyplot as plt
 
@@ -161,10 +162,12 @@ class Run:
             of_kind = [i for i, family in enumerate(self.laws.families) if family.kind == kind]
             for shade, i in zip(plt.cm.viridis(torch.linspace(0, 0.9, len(of_kind)).numpy()), of_kind, strict=True):
                 drift, count = self.drifts[i], len(self.laws.families[i])
-                label = self._names[i][0].rpartition("[")[0] or self._names[i][0]
-                axis.plot(self.steps, drift.median(1).values, color=shade, marker="", label=f"{label} ({count})")
+                term = self.laws.families[i].form.terms[-1]
+                label = "stream" if kind == "stream" else term.parameter
+                axis.plot(self.steps, drift.median(1).values, color=shade, marker="", label=f"{label}: {count}")
                 axis.fill_between(self.steps, drift.amin(1), drift.amax(1), color=shade, alpha=0.2, linewidth=0)
             axis.set(xlabel="step", ylabel="C − C(0)", title=kind)
+            axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
             axis.legend(fontsize=7, ncols=1 + len(of_kind) // 12)
         return figure
 
