@@ -100,19 +100,19 @@ class Family:
         """Number of laws: all entries of a matrix count as one."""
         return len(self.form.terms[0].view.index)
 
+    @property
+    def first(self) -> Term:
+        """The term after which the laws are named: of what makes a unit, rather than of what reads it."""
+        own = [term for term in self.form.terms if term.factor < 0] or list(self.form.terms)
+        return min(own, key=lambda term: term.view.axis.dim)
+
     def where(self, place: int) -> str:
         """Name the unit, channel or head whose law this is, by the first parameter that makes it."""
         if self.kind == "stream":
             return "residual stream"
-        own = [term for term in self.form.terms if term.factor < 0] or list(self.form.terms)
-        term = min(own, key=lambda t: t.view.axis.dim)
-        module = term.parameter.rpartition(".")[0] or term.parameter
-        return (
-            term.view.named(module, place, self._sizes(term)[0])
-            .replace("[:, ", "[")
-            .replace("[[", "[")
-            .replace("]]", "]")
-        )
+        module = self.first.parameter.rpartition(".")[0] or self.first.parameter
+        name = self.first.view.named(module, place, self._sizes(self.first)[0])
+        return name.replace("[:, ", "[").replace("[[", "[").replace("]]", "]")
 
     def formula(self, place: int) -> str:
         """Write a law as a formula."""

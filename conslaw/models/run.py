@@ -149,8 +149,8 @@ class Run:
         """Draw the drift of every family against the step: the median of its laws, with a band from least to largest.
 
         Returns:
-            A figure with one panel for each kind of law, whose legend names a parameter of each family and the number of
-            its laws. Needs matplotlib.
+            A figure with a panel for each kind of law, whose legend has a parameter of each family and how many laws it
+            has. Needs matplotlib.
         """
         import matplotlib.pyplot as plt
 
@@ -162,8 +162,7 @@ class Run:
             of_kind = [i for i, family in enumerate(self.laws.families) if family.kind == kind]
             for shade, i in zip(plt.cm.viridis(torch.linspace(0, 0.9, len(of_kind)).numpy()), of_kind, strict=True):
                 drift, count = self.drifts[i], len(self.laws.families[i])
-                term = self.laws.families[i].form.terms[-1]
-                label = "stream" if kind == "stream" else term.parameter
+                label = kind if kind == "stream" else self.laws.families[i].first.parameter
                 axis.plot(self.steps, drift.median(1).values, color=shade, marker="", label=f"{label}: {count}")
                 axis.fill_between(self.steps, drift.amin(1), drift.amax(1), color=shade, alpha=0.2, linewidth=0)
             axis.set(xlabel="step", ylabel="C − C(0)", title=kind)
