@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LinearLaws", "QuadraticLaws", "Term", "columns", "rows", "whole"]
+__all__ = ["LinearLaws", "QuadraticLaws", "Step", "Term", "columns", "rows", "whole"]
 
 Parameters = Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -41,6 +41,19 @@ class Term(NamedTuple):
     """Function, linear, from the parameter (…, its shape) to A (…, laws, k)."""
     factor: float
     """1 or −1; where an activation is homogeneous of another degree than 1, another number."""
+
+
+class Step(NamedTuple):
+    """C in a step w → w + d, of every law of a family."""
+
+    before: Tensor
+    """C(w)."""
+    after: Tensor
+    """C(w + d), measured: not the sum of the others."""
+    first: Tensor
+    """2⟨Qw, d⟩."""
+    second: Tensor
+    """dᵀQd."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +108,24 @@ class QuadraticLaws:
             total = total + abs(term.factor) * product
         return total
 
-    def change(self, weights: Parameters, step: Parameters) -> tuple[Tensor, Tensor]:
-        """Compute the two parts of C(w + d) − C(w), exact for a step d of any optimizer.
+    def step(self, before: Parameters, after: Parameters) -> Step:
+        """Compute C before and after a step d of any optimizer, and the two parts of its change.
 
         Args:
-            weights: w, as in a call.
-            step: d, likewise.
+            before: w, as in a call.
+            after: w + d, likewise.
 
         Returns:
-            2⟨Qw, d⟩, which is zero for gradient descent, and dᵀQd, which for gradient descent is η² gᵀQg.
+            C(w), C(w + d), 2⟨Qw, d⟩, which is zero for gradient descent, and dᵀQd, which for it is η² gᵀQg.
         """
-        return 2 * self(weights, step), self(step)
+        totals = [0.0] * 4
+        for term in self.terms:
+            start, end = (term.view(w[term.parameter]) for w in (before, after))
+            d = end - start
+            for place, (first, second) in enumerate([(start, start), (end, end), (start, d), (d, d)]):
+                product = _symmetric(first, second) if self.pairs else torch.linalg.vecdot(first, second)
+                totals[place] = totals[place] + term.factor * product
+        return Step(totals[0], totals[1], 2 * totals[2], totals[3])
 
 
 @dataclass(frozen=True)
@@ -130,10 +150,11 @@ class LinearLaws:
         """Compute Σ |v w|, the size of the terms, beside which rounding errors are small; shape (…, laws)."""
         return sum(abs(term.factor) * term.view(weights[term.parameter]).abs().sum(-1) for term in self.terms)
 
-    def change(self, weights: Parameters, step: Parameters) -> tuple[Tensor, Tensor]:
-        """Compute the two parts of C(w + d) − C(w): ⟨v, d⟩, and zero."""
-        first = self(step)
-        return first, torch.zeros_like(first)
+    def step(self, before: Parameters, after: Parameters) -> Step:
+        """Compute ⟨v, w⟩ before and after a step, and the two parts of its change: ⟨v, d⟩, and zero."""
+        start, end = self(before), self(after)
+        first = self({term.parameter: after[term.parameter] - before[term.parameter] for term in self.terms})
+        return Step(start, end, first, torch.zeros_like(first))
 
 
 def _symmetric(first: Tensor, second: Tensor) -> Tensor:

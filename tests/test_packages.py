@@ -15,16 +15,22 @@ TOKENS = torch.randint(12, (4, 8), generator=torch.Generator().manual_seed(0))
 TEXT = {"input_ids": TOKENS, "labels": TOKENS}
 
 
-def vision(name, **options):
-    for operator in ("nms", "qnms"):  # torchvision for CUDA does not load its own beside a torch without
+def define_operators():
+    """Torchvision for CUDA does not load its own operators beside a torch without, and transformers imports it too."""
+    for operator in ("nms", "qnms"):
         with suppress(RuntimeError):
             torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float limit) -> Tensor")
+
+
+def vision(name, **options):
+    define_operators()
     models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
     return getattr(models, name)(weights=None, num_classes=10, **options)
 
 
 def language(kind, **options):
+    define_operators()
     transformers = pytest.importorskip("transformers")
     configuration, model = {
         "GPT2": (transformers.GPT2Config, transformers.GPT2LMHeadModel),
@@ -154,7 +160,7 @@ def test_none_is_missed(make):
     [("resnet10t", {}, {"norm"}), ("vit_tiny_patch16_224", {"img_size": 32, "depth": 1}, {"head", "norm"})],
 )
 def test_timm(name, options, expected):
-    vision("alexnet")  # timm imports torchvision
+    define_operators()
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, num_classes=10, **options)

@@ -29,7 +29,7 @@ class Values(NamedTuple):
     second: Tensor | None
     """dᵀQd."""
     error: float | None
-    """The largest difference of the measured change and the sum of the parts, relative to the size of C's terms."""
+    """The largest difference of the measured change and the sum of the parts, relative to C's terms at the start."""
 
 
 class Record(NamedTuple):
