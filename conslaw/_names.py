@@ -4,6 +4,8 @@ from conslaw.conserved import conserved_quantity, gradient_imbalance, matrix_law
 from conslaw.drawing import as_problem, draw
 from conslaw.eigenvalues import SharpnessObserver, lanczos, sharpness
 from conslaw.hessian import dense_hessian, gradient_vector, hessian_vector_product
+from conslaw.models.found import laws
+from conslaw.models.tracking import track
 from conslaw.networks import loss_and_gradients, network_outputs
 from conslaw.problems import Problem
 from conslaw.theory.power_laws import PowerLaw, fit_power_law
@@ -11,7 +13,6 @@ from conslaw.training.central_flow import central_flow
 from conslaw.training.descent import gradient_descent, networks_at
 from conslaw.training.flow import gradient_flow
 from conslaw.training.optimizers import Adam, Momentum
-from conslaw.training.trajectory import Trajectory
 
 __all__ = [
     "Adam",
@@ -19,7 +20,6 @@ __all__ = [
     "PowerLaw",
     "Problem",
     "SharpnessObserver",
-    "Trajectory",
     "as_problem",
     "central_flow",
     "conserved_quantity",
@@ -32,11 +32,13 @@ __all__ = [
     "gradient_vector",
     "hessian_vector_product",
     "lanczos",
+    "laws",
     "loss_and_gradients",
     "matrix_laws",
     "network_outputs",
     "networks_at",
     "restore_unit_laws",
     "sharpness",
+    "track",
     "unit_laws",
 ]

@@ -6,13 +6,13 @@ sum of squared norms, and its bilinear form vᵀQw gives the value, both parts o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["QuadraticLaws", "Term", "columns", "rows", "whole"]
+__all__ = ["LinearLaws", "QuadraticLaws", "Step", "Term", "columns", "rows", "whole"]
 
 Parameters = Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -33,14 +33,27 @@ def whole(matrix: Tensor) -> Tensor:
 
 
 class Term(NamedTuple):
-    """± Σ_k A_ik² for every law i of a family, where A is a view of one parameter."""
+    """factor · Σ_k A_ik² for every law i of a family, where A is a view of one parameter."""
 
     parameter: int | str
     """Place of the parameter in a sequence, or its name in a mapping."""
     view: Callable[[Tensor], Tensor]
     """Function, linear, from the parameter (…, its shape) to A (…, laws, k)."""
-    sign: int
-    """1 or −1."""
+    factor: float
+    """1 or −1; where an activation is homogeneous of another degree than 1, another number."""
+
+
+class Step(NamedTuple):
+    """C in a step w → w + d, of every law of a family."""
+
+    before: Tensor
+    """C(w)."""
+    after: Tensor
+    """C(w + d), measured: not the sum of the others."""
+    first: Tensor
+    """2⟨Qw, d⟩."""
+    second: Tensor
+    """dᵀQd."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,7 @@ class QuadraticLaws:
         for term in self.terms:
             first = term.view(left[term.parameter])
             second = first if right is None else term.view(right[term.parameter])
-            total = total + term.sign * (_symmetric(first, second) if self.pairs else (first * second).sum(-1))
+            total = total + term.factor * (_symmetric(first, second) if self.pairs else (first * second).sum(-1))
         return total
 
     def size(self, left: Parameters, right: Parameters | None = None) -> Tensor:
@@ -91,8 +104,57 @@ class QuadraticLaws:
         total = 0.0
         for term in self.terms:
             first, second = (torch.linalg.vector_norm(term.view(w[term.parameter]), dim=-1) for w in (left, right))
-            total = total + (_symmetric(first.unsqueeze(-1), second.unsqueeze(-1)) if self.pairs else first * second)
+            product = _symmetric(first.unsqueeze(-1), second.unsqueeze(-1)) if self.pairs else first * second
+            total = total + abs(term.factor) * product
         return total
+
+    def step(self, before: Parameters, after: Parameters) -> Step:
+        """Compute C before and after a step d of any optimizer, and the two parts of its change.
+
+        Args:
+            before: w, as in a call.
+            after: w + d, likewise.
+
+        Returns:
+            C(w), C(w + d), 2⟨Qw, d⟩, which is zero for gradient descent, and dᵀQd, which for it is η² gᵀQg.
+        """
+        totals = [0.0] * 4
+        for term in self.terms:
+            start, end = (term.view(w[term.parameter]) for w in (before, after))
+            d = end - start
+            for place, (first, second) in enumerate([(start, start), (end, end), (start, d), (d, d)]):
+                product = _symmetric(first, second) if self.pairs else torch.linalg.vecdot(first, second)
+                totals[place] = totals[place] + term.factor * product
+        return Step(totals[0], totals[1], 2 * totals[2], totals[3])
+
+
+@dataclass(frozen=True)
+class LinearLaws:
+    """A family of laws C_i = Σ_k A_ik, such as the sum of a bias: a direction along which the loss does not change.
+
+    Their gradient ⟨v, ∇L⟩ is zero, so that gradient descent keeps them at every learning rate.
+
+    >>> LinearLaws((Term(0, columns, 1),))([torch.ones(3, 2)])
+    tensor([3., 3.])
+    """
+
+    terms: tuple[Term, ...]
+    """What is summed."""
+    pairs: bool = field(default=False, init=False)
+
+    def __call__(self, weights: Parameters) -> Tensor:
+        """Compute ⟨v, w⟩ for every law of the family, shape (…, laws)."""
+        return sum(term.factor * term.view(weights[term.parameter]).sum(-1) for term in self.terms)
+
+    def size(self, weights: Parameters) -> Tensor:
+        """Compute Σ |v w|, the size of the terms, beside which rounding errors are small; shape (…, laws)."""
+        return sum(abs(term.factor) * term.view(weights[term.parameter]).abs().sum(-1) for term in self.terms)
+
+    def step(self, before: Parameters, after: Parameters) -> Step:
+        """Compute ⟨v, w⟩ before and after a step, and the two parts of its change: ⟨v, d⟩, and zero."""
+        start, end = self(before), self(after)
+        first = self({term.parameter: after[term.parameter] - before[term.parameter] for term in self.terms})
+        return Step(start, end, first, torch.zeros_like(first))
 
 
 def _symmetric(first: Tensor, second: Tensor) -> Tensor:

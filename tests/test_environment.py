@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).parents[1]
 EXTRAS = "matplotlib pandas mlxtend sklearn jupyterlab papermill nbformat nbconvert ipykernel IPython click distributed"
+EXTRAS += " torchvision transformers timm tensorboard"
 
 
 def read(name):
@@ -55,7 +56,7 @@ def test_conda_environment_equals_pyproject():
 
 
 def test_test_environment_has_every_extra():
-    for extra in ("notebooks", "cluster"):
+    for extra in ("notebooks", "cluster", "models"):
         assert requirements(extra).items() <= requirements("test").items()
 
 

@@ -63,7 +63,7 @@ def test_a_pool_of_processes_survives_the_death_of_one(expected):
 class Breaking(ThreadPoolExecutor):
     """An executor that breaks."""
 
-    def submit(self, *arguments):  # noqa: D102
+    def submit(self, *arguments):
         raise BrokenExecutor("the cluster is gone")
 
 
@@ -75,7 +75,7 @@ def test_a_broken_executor_is_reported():
 class Cancelling(ThreadPoolExecutor):
     """An executor that cancels what it was given, as a cluster whose scheduler has died."""
 
-    def submit(self, *arguments):  # noqa: D102
+    def submit(self, *arguments):
         future = Future()
         future.cancel()
         future.set_running_or_notify_cancel()

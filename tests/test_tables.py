@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from conslaw import Momentum, Trajectory, draw
+from conslaw import Momentum, draw
 from conslaw.paper import notebooks
 from conslaw.paper.agreement import FLOAT32_UNIT
 from conslaw.paper.records import Record
 from conslaw.paper.tables import beside_published, run_table
+from conslaw.training.trajectory import Trajectory
 
 
 def trajectory(widths, seeds=(7, 8), optimizer="gd", **problem):

@@ -1,0 +1,1 @@
+"""What every operation of a traced graph does to exponents."""
