@@ -36,6 +36,7 @@ CORE = [
     "theory.switching",
     "theory.compression",
     "theory.power_laws",
+    "theory.euler",
     "theory.grids",
     "_names",
 ]

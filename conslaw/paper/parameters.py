@@ -50,7 +50,7 @@ RANGES: dict[str, Range | Callable[[], Range]] = {
     **dict.fromkeys(("mixtures", "loss_mixtures", "activation_mixtures"), SHARES),
     **dict.fromkeys(("images", "e04_edge_of_stability.samples"), _images),
     "activations": _one_of("relu", "linear", "leaky_relu", "tanh", "gelu", "sigmoid"),
-    "conserved": Range("of any size", lambda number: True),
+    **dict.fromkeys(("conserved", "exponents"), Range("of any size", lambda number: True)),
     "depths": Range("of at least 2", lambda number: number >= 2),
     "device": _one_of("cpu", "cuda"),
     "dtype": _one_of("float64", "float32"),
@@ -67,7 +67,9 @@ LEAST = {
     "fig4a_width_scaling.learning_rates": 4,
     "fig4b_width_dimension.learning_rates": 4,
     **dict.fromkeys(("fig4a_width_scaling.widths", "fig4c_switch_rate.widths", "t09_mean_field.widths"), 3),
+    **dict.fromkeys(("exponents", "inner_products"), 3),
     **dict.fromkeys(("edge_widths", "prediction_times", "stored", "e04_edge_of_stability.learning_rates"), 2),
+    "exponent.widths": 2,
     **dict.fromkeys(("01_minimal.learning_rates", "fig2c_mode_coefficients_relu.learning_rates"), 1),
 }
 
