@@ -21,6 +21,7 @@ from conslaw.theory.crossover import (
     crossover_sum,
     geometric_sum,
     hessian_modes,
+    kernel_modes,
     kernel_pairs,
     layer_signs,
     pair_sum,
@@ -176,6 +177,19 @@ def test_kernel_pairs_are_those_of_the_gauss_newton_matrix(activation):
     torch.testing.assert_close(pair_sum(rates, of_kernel, kernel, 100), expected, rtol=1e-9, atol=0)
     with pytest.raises(ValueError, match="squared error"):
         kernel_pairs(problem.under(loss="cross_entropy", activation="relu"))
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_kernel_energies_sum_to_the_squared_gradients_of_the_linearised_network(activation):
+    problem = draw([1, 2], (4, 6, 3), samples=9, loss="mse", activation=activation)
+    matrix, gradient = dense_hessian(problem).gauss_newton, gradient_vector(problem)
+    modes, rate, steps = kernel_modes(problem), 0.05, 30
+    total = torch.zeros(2, dtype=torch.float64)
+    for _ in range(steps):  # g ← (I − ηH) g, as in a quadratic loss with this Hessian
+        total += gradient.square().sum(1)
+        gradient = gradient - rate * torch.einsum("mpq,mq->mp", matrix, gradient)
+    predicted = crossover_sum(rate, modes.eigenvalues, modes.energies, steps)[0]
+    torch.testing.assert_close(predicted, total, rtol=1e-10, atol=0)
 
 
 def test_linear_modes():

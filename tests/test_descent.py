@@ -194,6 +194,12 @@ def test_all_diverged():
     assert run.parameters[0].isnan().all()
 
 
+def test_norms_whose_sum_overflows_have_diverged_without_a_warning():
+    norms = np.array([[1.0, 2.0], [1.7e308, 1.7e308]])
+    with np.errstate(over="raise"):
+        assert _chunk._is_sound(np.ones(2), norms).tolist() == [True, False]
+
+
 def test_sufficient_statistics_are_exact():
     problem = draw(SEEDS, (20, 16, 5), loss="mse", activation="linear")
     assert problem.reduced().inputs.shape == (5, 20, 25)

@@ -13,6 +13,7 @@ from conslaw.theory.power_laws import (
     log_correlation,
     mean_of_survivors,
     seed_exponents,
+    slope_weights,
 )
 
 X = np.geomspace(1e-4, 1, 9)
@@ -109,3 +110,16 @@ def test_the_interval_covers_what_its_level_says():
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
     small = bootstrap_exponent(X, y, window=(1e-4, 1e-2))
     assert small != wide
+
+
+@given(
+    logs=st.lists(st.floats(0.1, 2), min_size=2, max_size=9).map(np.cumsum),
+    seed=st.integers(0, 1000),
+)
+def test_a_fitted_exponent_is_the_average_of_local_slopes(logs, seed):
+    y = np.exp(np.random.default_rng(seed).normal(size=len(logs)))
+    weights = slope_weights(np.exp(logs))
+    assert (weights > 0).all()
+    assert weights.sum() == pytest.approx(1)
+    fitted = np.polyfit(logs, np.log(y), 1)[0]
+    assert weights @ local_slopes(np.exp(logs), y) == pytest.approx(fitted, abs=1e-9)

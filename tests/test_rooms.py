@@ -43,6 +43,7 @@ CORE = [
     "theory.intervals",
     "theory.power_laws",
     "theory.decay",
+    "theory.euler",
     "theory.grids",
     "models.objective",
     "models.exponents",

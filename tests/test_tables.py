@@ -1,6 +1,7 @@
 """Tables: what each column is, on a trajectory made by hand; and published numbers beside ours."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from conslaw import Momentum, draw
 from conslaw.paper import notebooks
 from conslaw.paper.agreement import FLOAT32_UNIT
+from conslaw.paper.published import published_table
 from conslaw.paper.records import Record
 from conslaw.paper.tables import beside_published, run_table
 from conslaw.training.trajectory import Trajectory
@@ -149,3 +151,14 @@ def test_a_variant_shows_our_numbers_alone(project):
     folder = project / "figures" / "variants" / "x" / "width=128"
     assert [path.name for path in folder.iterdir()] == ["x.json"]
     assert np.isnan(record["worst"])
+
+
+def test_published_numbers_of_another_notebook():
+    record = SimpleNamespace(name="exponent", is_default=True)
+    table = published_table(record, "exponent", notebook="e11_activation")
+    assert table.index.name == "epsilon"
+    assert table.alpha[1.0] == pytest.approx(1.2928, abs=1e-4)
+    record.is_default = False
+    assert published_table(record, "exponent", notebook="e11_activation").alpha.isna().all()
+    with pytest.raises(ValueError, match=r"no published numbers 'exponent' in .*exponent\.toml"):
+        published_table(record, "exponent")

@@ -51,7 +51,7 @@ RANGES: dict[str, Range | Callable[[], Range]] = {
     **dict.fromkeys(("mixtures", "loss_mixtures", "activation_mixtures"), SHARES),
     **dict.fromkeys(("images", "e04_edge_of_stability.samples"), _images),
     "activations": _one_of("relu", "linear", "leaky_relu", "tanh", "gelu", "sigmoid"),
-    "conserved": Range("of any size", lambda number: True),
+    **dict.fromkeys(("conserved", "low_exponents"), Range("of any size", lambda number: True)),
     "depths": Range("of at least 2", lambda number: number >= 2),
     "device": _one_of("cpu", "cuda"),
     "dtype": _one_of("float64", "float32"),
@@ -81,7 +81,9 @@ LEAST = {
     **dict.fromkeys(("fig4a_width_scaling.widths", "fig4c_switch_rate.widths", "t09_mean_field.widths"), 3),
     # Two slopes of the drift take three learning rates, an exponent of width three widths.
     **dict.fromkeys(("edge_held.below", "edge_held.widths"), 3),
+    **dict.fromkeys(("low_exponents", "inner_products"), 3),
     **dict.fromkeys(("edge_widths", "prediction_times", "stored", "e04_edge_of_stability.learning_rates"), 2),
+    "exponent.widths": 2,
     **dict.fromkeys(("01_minimal.learning_rates", "fig2c_mode_coefficients_relu.learning_rates"), 1),
 }
 

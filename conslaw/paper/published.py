@@ -14,7 +14,7 @@ from conslaw.paper.records import Record
 __all__ = ["published_table"]
 
 
-def published_table(record: Record, table: str, *, is_claim: bool = False) -> pd.DataFrame:
+def published_table(record: Record, table: str, *, is_claim: bool = False, notebook: str | None = None) -> pd.DataFrame:
     """Read a table of published numbers from notebooks/published/<name>.toml.
 
     Args:
@@ -22,6 +22,7 @@ def published_table(record: Record, table: str, *, is_claim: bool = False) -> pd
             published numbers: they are NaN.
         table: Name of the table in the file: columns of equal length, of which the first is the index.
         is_claim: Whether the numbers are what the paper claims of any run, such as a line in a figure, and stay.
+        notebook: Whose file it is; by default the record's own.
 
     Returns:
         The table.
@@ -29,7 +30,7 @@ def published_table(record: Record, table: str, *, is_claim: bool = False) -> pd
     Raises:
         ValueError: If there is no such file or table; the message names both.
     """
-    path = NOTEBOOKS / "published" / f"{record.name}.toml"
+    path = NOTEBOOKS / "published" / f"{notebook or record.name}.toml"
     try:
         columns = tomllib.loads(path.read_text(encoding="utf-8"))[table]
     except (OSError, KeyError) as error:

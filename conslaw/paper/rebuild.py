@@ -31,6 +31,7 @@ from conslaw.paper.stamps import code_of, is_as_made, is_up_to_date, state_of, w
 __all__ = ["Outcome", "rebuild"]
 
 LONGEST = (
+    "exponent",
     "e04_edge_of_stability",
     "e06_architecture_and_optimizer",
     "edge_held",

@@ -20,9 +20,11 @@ from conslaw.problems import Problem
 
 __all__ = [
     "HessianModes",
+    "KernelModes",
     "crossover_sum",
     "geometric_sum",
     "hessian_modes",
+    "kernel_modes",
     "kernel_pairs",
     "layer_signs",
     "pair_sum",
@@ -195,17 +197,30 @@ def layer_signs(problem: Problem) -> Tensor:
     return torch.cat([-torch.ones_like(first[0]).flatten(), torch.ones_like(second[0]).flatten()])
 
 
-def kernel_pairs(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The exact split of δ(0) over pairs of modes of the Gauss-Newton matrix 2/(nK) JᵀJ under squared error, J = ∂f/∂θ.
+class KernelModes(NamedTuple):
+    """Modes of the tangent kernel of each of M networks, and the split of squared gradient norms over them."""
+
+    eigenvalues: Tensor
+    """λ_k, ascending, shape (M, k)."""
+    pairs: Tensor
+    """c_jk, whose sum is δ(0), of either sign, shape (M, k, k)."""
+    energies: Tensor
+    """a_k², whose sum is ‖g(0)‖² = ‖g_1‖² + ‖g_2‖², shape (M, k)."""
+
+
+def kernel_modes(problem: Problem) -> KernelModes:
+    """The exact split of δ(0) and ‖g(0)‖² over modes of the Gauss-Newton matrix 2/(nK) JᵀJ, J = ∂f/∂θ, squared error.
 
     Its eigenvalues λ_k ≠ 0 are those of the tangent kernel 2/(nK) J Jᵀ, a smaller matrix. With the residual r = ∂L/∂f
-    and the kernel's eigenvectors u_k, g = Jᵀr and c_jk = (u_jᵀr) (u_kᵀr) u_jᵀ (J D Jᵀ) u_k, of either sign.
+    and the kernel's eigenvectors u_k, g = Jᵀr, c_jk = (u_jᵀr) (u_kᵀr) u_jᵀ (J D Jᵀ) u_k and a_k² = (u_kᵀr)² λ_k nK/2.
+    With these `pair_sum` gives S(η) and `crossover_sum` Σ‖g‖² of gradient descent with the kernel of the
+    initialisation, hence r(η) = S / Σ‖g‖².
 
     Args:
         problem: M networks with one hidden layer, without biases, under squared error.
 
     Returns:
-        λ_k, ascending, shape (M, n K), and c_jk, shape (M, n K, n K), whose sum is δ(0).
+        The n K modes; of linear networks as many as `Problem.reduced` leaves.
 
     Raises:
         ValueError: If the networks are deeper or have biases, or the loss is not squared error.
@@ -222,10 +237,18 @@ def kernel_pairs(problem: Problem) -> tuple[Tensor, Tensor]:
     classes = outputs.shape[1]
     of_first = rows @ rows.mT * (inputs.mT @ inputs).repeat(1, classes, classes)
     of_second = torch.kron(torch.eye(classes).to(inputs), hidden.mT @ hidden)
-    eigenvalues, vectors = torch.linalg.eigh((of_first + of_second) * (2 / (problem.samples * classes)))
+    scale = 2 / (problem.samples * classes)
+    eigenvalues, vectors = torch.linalg.eigh((of_first + of_second) * scale)
     residual = squared_error(outputs, problem.targets, problem.samples)[1].flatten(1)
-    weighted = vectors * torch.einsum("mr,mrk->mk", residual, vectors).unsqueeze(1)
-    return eigenvalues, weighted.mT @ ((of_second - of_first) @ weighted)
+    projections = torch.einsum("mr,mrk->mk", residual, vectors)
+    weighted = vectors * projections.unsqueeze(1)
+    pairs = weighted.mT @ ((of_second - of_first) @ weighted)
+    return KernelModes(eigenvalues, pairs, projections.square() * eigenvalues / scale)
+
+
+def kernel_pairs(problem: Problem) -> tuple[Tensor, Tensor]:
+    """λ_k and c_jk of `kernel_modes`, as `pair_sum` takes them."""
+    return kernel_modes(problem)[:2]
 
 
 def pair_sum(

@@ -18,6 +18,7 @@ __all__ = [
     "log_correlation",
     "mean_of_survivors",
     "seed_exponents",
+    "slope_weights",
 ]
 
 
@@ -107,6 +108,26 @@ def local_slopes(x, y) -> np.ndarray:
     """
     steps = np.diff(np.log(np.asarray(x, float)))
     return (np.diff(np.log(np.asarray(y, float)), axis=0).T / steps).T
+
+
+def slope_weights(x) -> np.ndarray:
+    """Weights with which a least-squares line through (ln x, ln y) averages the slopes between neighbours.
+
+    Whatever y is, the fitted exponent is Σ_i w_i · slope_i: an average of local exponents over the window. With
+    u_j = ln x_j − mean and the step h_i = ln x_{i+1} − ln x_i the weights are w_i = h_i Σ_{j>i} u_j / Σ_j u_j².
+
+    Args:
+        x: Positive, ascending abscissae, shape (N,).
+
+    Returns:
+        Shape (N − 1,): positive numbers whose sum is 1.
+
+    >>> slope_weights([1, 2, 4, 8]).round(12).tolist()
+    [0.3, 0.4, 0.3]
+    """
+    log = np.log(np.asarray(x, float))
+    centred = log - log.mean()
+    return np.diff(log) * centred[::-1].cumsum()[::-1][1:] / (centred**2).sum()
 
 
 def log_correlation(x, y) -> float:

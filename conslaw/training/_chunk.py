@@ -188,7 +188,8 @@ def _checked(name: str, values: object, networks: int, history: np.ndarray | Non
 
 def _is_sound(losses: np.ndarray, squared_gradient_norms: np.ndarray) -> np.ndarray:
     """Tell where loss (…,) and squared gradient norms (…, P) are numbers that float32 could hold."""
-    return (losses <= LARGEST) & (squared_gradient_norms.sum(-1) <= LARGEST)
+    with np.errstate(over="ignore"):  # what overflows is larger than float32 can hold
+        return (losses <= LARGEST) & (squared_gradient_norms.sum(-1) <= LARGEST)
 
 
 def _missing(*shape: int) -> np.ndarray:
