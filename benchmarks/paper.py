@@ -25,6 +25,7 @@ from conslaw.paper import ledger
 from conslaw.paper.execution import PAPERMILL, Processes
 from conslaw.paper.notebooks import notebook_names
 from conslaw.paper.rebuild import rebuild
+from conslaw.paper.stamps import code_of
 
 USAGE = """
 import json, os, resource
@@ -102,6 +103,7 @@ def of_notebooks(names: list[str]) -> dict:
             "all": round(sum(core_seconds.values()), 1),
         },
         "core_seconds_of_each": core_seconds,
+        "code_of_each": {name: code_of(name) for name in core_seconds},  # a card says no time of other code
         "peak_megabytes_of_each": {name: MeasuredProcesses.used[name][1] for name in core_seconds},
     }
 

@@ -68,10 +68,14 @@ def test_first_sentence(text, first):
     ],
 )
 def test_minutes(seconds, said, tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "TIMES", tmp_path / "paper.json")
-    cards.TIMES.write_text(json.dumps({"core_seconds_of_each": {"x": seconds}}), encoding="utf-8")
+    monkeypatch.setattr(notebooks, "TIMES", tmp_path / "paper.json")
+    monkeypatch.setattr(cards, "code_of", lambda name: f"code of {name}")
+    assert minutes("x") == ""
+    times = {"core_seconds_of_each": {"x": seconds, "old": seconds}}
+    times["code_of_each"] = {"x": "code of x", "old": "other code"}
+    notebooks.TIMES.write_text(json.dumps(times), encoding="utf-8")
     assert minutes("x") == f"It takes {said} on one core."
-    assert minutes("new") == ""
+    assert minutes("old") == minutes("new") == ""
 
 
 @pytest.mark.parametrize(

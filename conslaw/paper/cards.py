@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from conslaw.paper import notebooks
 from conslaw.paper.files import replace_file
 from conslaw.paper.ledger import Verdict
-from conslaw.paper.notebooks import PROJECT, notebook_names
+from conslaw.paper.notebooks import notebook_names
+from conslaw.paper.stamps import code_of
 from conslaw.paper.typeset import typeset
 
 __all__ = ["card", "first_sentence", "minutes", "write_cards"]
-
-TIMES = PROJECT / "benchmarks" / "results" / "paper.json"
 
 
 def first_sentence(text: str) -> str:
@@ -28,14 +27,11 @@ def first_sentence(text: str) -> str:
 
 
 def minutes(name: str) -> str:
-    """Say how long a notebook takes on one core, as benchmarks/paper.py has measured it last; nothing where it has not.
-
-    Raises:
-        OSError: If there are no measurements.
-    """
-    seconds = json.loads(TIMES.read_text(encoding="utf-8"))["core_seconds_of_each"].get(name)
-    if seconds is None:
+    """Say how long a notebook takes on one core, where benchmarks/paper.py has measured it with its present code."""
+    times = notebooks.measured_times()
+    if times.get("code_of_each", {}).get(name) != code_of(name):
         return ""
+    seconds = times["core_seconds_of_each"][name]
     if seconds < 60:
         return f"It takes {max(5, 5 * round(seconds / 5))} seconds on one core."
     return f"It takes {seconds / 60:.0f} minute{'s' * (seconds >= 90)} on one core."

@@ -13,9 +13,11 @@ from typing import NamedTuple
 __all__ = [
     "NOTEBOOKS",
     "PROJECT",
+    "TIMES",
     "Parameter",
     "default_parameters",
     "is_summary",
+    "measured_times",
     "notebook_names",
     "read_cells",
     "read_parameters",
@@ -25,6 +27,7 @@ __all__ = [
 
 PROJECT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = PROJECT / "notebooks"
+TIMES = PROJECT / "benchmarks" / "results" / "paper.json"
 
 
 class Parameter(NamedTuple):
@@ -70,6 +73,11 @@ def _survey() -> dict[str, str]:
 def is_summary(name: str) -> bool:
     """Tell whether a notebook reads what the others have made, and therefore runs after them: 00_overview and such."""
     return name.startswith("00_")
+
+
+def measured_times() -> dict[str, dict]:
+    """Return what benchmarks/paper.py has measured of every notebook last; nothing where it has not."""
+    return json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.exists() else {}
 
 
 def read_cells(name: str) -> list[dict]:

@@ -6,6 +6,7 @@ misspelt parameter and leaves times and paths behind.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -30,17 +31,6 @@ from conslaw.paper.stamps import code_of, is_as_made, is_up_to_date, state_of, w
 
 __all__ = ["Outcome", "rebuild"]
 
-LONGEST = (
-    "exponent",
-    "e04_edge_of_stability",
-    "e06_architecture_and_optimizer",
-    "edge_held",
-    "fig4c_switch_rate",
-    "fig2a_spectral_crossover",
-    "e12_loss_function",
-    "fig4b_width_dimension",
-)
-"""Notebooks that start first, so that no core is left waiting for one of them."""
 SMALL = {"00_agreement", "00_overview", "01_minimal"}
 """Notebooks whose work is too small to be shared among threads."""
 ROOM = 2**26
@@ -96,6 +86,7 @@ def rebuild(
     values = {name: changed(name, check(name, parameters)) for name in names}
     _check_places([name for name in names if not values[name]])
 
+    seconds = notebooks.measured_times().get("seconds_of_each", {})
     jobs = jobs or max(1, min(2, cores(), len(names)))
     threads = max(1, cores() // jobs)
     processes, outcomes = Processes(), {}
@@ -103,7 +94,7 @@ def rebuild(
         try:
             for summaries in (False, True):
                 chosen = [name for name in names if is_summary(name) is summaries]
-                chosen.sort(key=lambda name: LONGEST.index(name) if name in LONGEST else len(LONGEST))
+                chosen.sort(key=lambda name: -seconds.get(name, math.inf))  # so that no core waits for a long one
                 futures = {
                     pool.submit(_try, name, values[name], force, 1 if name in SMALL else threads, processes)
                     for name in chosen
