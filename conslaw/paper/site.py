@@ -168,26 +168,27 @@ def _for_reading(name: str, notebook: NotebookNode) -> NotebookNode:
         if "image/png" in output.get("data", {}) and not output.metadata.get("image/png", {}).get("alt")
     ]
     has_record = (records_folder() / f"{name}.json").exists()  # 01_minimal is to need torch alone, and leaves none
-    described = list(read_record(name).get("figures", {}).values()) if has_record else [title(name)] * len(pictures)
-    if len(described) != len(pictures):
+    described = list(read_record(name).get("figures", {}).values()) if has_record else [""] * len(pictures)
+    if pictures and len(described) != len(pictures):
         raise ValueError(
             f"notebook {name} shows {len(pictures)} figures, and its record describes {len(described)}; "
             f"make them anew with `conslaw rebuild --force {name}`"
         )
-    for output, text in zip(pictures, described, strict=True):
-        output.metadata["image/png"] = {"alt": LatexNodes2Text().latex_to_text(text)}
+    for output, text in zip(pictures, described, strict=False):
+        output.metadata["image/png"] = {"alt": LatexNodes2Text().latex_to_text(text) or title(name)}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _linked(FORMULA.sub(_set, cell.source))
+            cell.source = _written(cell.source)
             continue
         for output in cell.outputs:
             if "text/markdown" in output.get("data", {}):
-                output.data["text/markdown"] = _linked(output.data["text/markdown"])
+                output.data["text/markdown"] = _written(output.data["text/markdown"])
     return notebook
 
 
-def _linked(text: str) -> str:
-    return text.replace(".ipynb)", ".html)")
+def _written(text: str) -> str:
+    """Set the formulas of a text in Markdown, and let its links lead to pages."""
+    return FORMULA.sub(_set, text).replace(".ipynb)", ".html)").replace("../LEDGER.md)", "ledger.html)")
 
 
 def _set(formula: re.Match) -> str:
