@@ -106,12 +106,12 @@ def test_a_window_gives_back_its_exponent(visit):
     page = visit("explore.html")
     fit = page.locator("#fit")
     whole = numbers(fit.inner_text())[0]
-    page.get_by_label("from η").fill("6")
-    page.get_by_label("to η").fill("14")
+    page.get_by_role("slider", name="from η").fill("6")
+    page.get_by_role("slider", name="to η").fill("14")
     inside, r_squared = numbers(fit.inner_text())[:2]
     assert 0.95 < inside < 1.1 < whole < 1.3
     assert r_squared > 0.999
-    page.get_by_label("to η").focus()
+    page.get_by_role("slider", name="to η").focus()
     before = fit.inner_text()
     page.keyboard.press("ArrowRight")
     assert fit.inner_text() != before
@@ -126,12 +126,12 @@ def test_a_window_gives_back_its_exponent(visit):
 def test_the_slider_of_the_learning_rate(visit):
     page = visit("explore.html")
     text = page.locator("#run")
-    page.get_by_label("learning rate").fill("0")
+    page.get_by_role("slider", name="learning rate").fill("0")
     assert text.inner_text().startswith("At η = 0.0001 ")
     small = text.inner_text()
-    page.get_by_label("width").fill("0")
+    page.get_by_role("slider", name="width").fill("0")
     assert text.inner_text() != small
     page.get_by_label("loss").select_option("mse")
-    page.get_by_label("width").fill("3")
-    page.get_by_label("learning rate").fill("20")
+    page.get_by_role("slider", name="width").fill("3")
+    page.get_by_role("slider", name="learning rate").fill("20")
     assert text.inner_text() == "At η = 1 this network blows up."

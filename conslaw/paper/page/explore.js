@@ -28,8 +28,8 @@ const line = (x, y, colour, more = {}) => ({ x, y, mode: "lines", line: { color:
 
 function showRun() {
   const of = run(), index = Number(choice.rate.value), eta = rates[index];
-  choice.width_shown.value = of.width;
-  choice.rate_shown.value = eta;
+  document.getElementById("width_shown").textContent = of.width;
+  document.getElementById("rate_shown").textContent = eta;
   const later = times.slice(1);
   const scaled = of.drift.map((row, i) =>
     line(later.map((t) => rates[i] * t), positive(row.slice(1)).map((v) => v && v / rates[i]),
@@ -56,8 +56,8 @@ function fitted(points) {
 function showWindow() {
   const of = run();
   let [from, to] = [Number(range.from.value), Number(range.to.value)].sort((a, b) => a - b);
-  range.from_shown.value = rates[from];
-  range.to_shown.value = rates[to];
+  document.getElementById("from_shown").textContent = rates[from];
+  document.getElementById("to_shown").textContent = rates[to];
   const drifts = of.drift.map((row) => (row[last] ? Math.abs(row[last]) : null));
   const points = rates.map((eta, i) => [Math.log(eta), drifts[i] && Math.log(drifts[i])]).filter((p, i) => i >= from && i <= to && p[1] !== null);
   const traces = [{ x: rates, y: drifts, mode: "markers", marker: { color: "#0072B2", size: 9 }, hoverinfo: "x+y" }];
