@@ -63,6 +63,15 @@ def note_skipped() -> None:
         click.echo(f"{name}: skipped, as {problem}", err=True)
 
 
+def write_verdicts() -> str:
+    """Bring all places up to date where verdicts stand, and return the score."""
+    from conslaw.paper import cards, ledger
+
+    score = ledger.write_ledger()
+    cards.write_cards(ledger.all_verdicts())
+    return score
+
+
 @click.group()
 @click.version_option(package_name="conslaw")
 def main() -> None:
@@ -89,7 +98,6 @@ def list_notebooks() -> None:
 @reports_errors
 def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
     """Run notebooks, all by default, and write their figures and numbers."""
-    from conslaw.paper import cards, ledger
     from conslaw.paper.comparison import Comparison
     from conslaw.paper.rebuild import rebuild
     from conslaw.paper.records import figures_folder
@@ -109,19 +117,15 @@ def rebuild_notebooks(names, parameters, device, jobs, force) -> None:
     if any(outcome.status == "failed" for outcome in outcomes):
         raise SystemExit(1)
     if not values and figures_folder().resolve() == notebooks.PROJECT / "figures":  # the README is about these
-        ledger.write_ledger()
-        cards.write_cards(ledger.all_verdicts())
+        write_verdicts()
 
 
 @main.command("ledger")
 @reports_errors
 def update_ledger() -> None:
     """Write the verdicts on all claims into LEDGER.md, claims.json and the notebooks, and the score into the README."""
-    from conslaw.paper import cards, ledger
-
     notebooks.notebook_names()  # without a clone there is no README either
-    click.echo(ledger.write_ledger())
-    cards.write_cards(ledger.all_verdicts())
+    click.echo(write_verdicts())
 
 
 @main.command("sweep")

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import partial
 
 from torch.fx import Node
 
@@ -142,28 +143,8 @@ def pow(walk: Walk, node: Node) -> Labelled:
     return Labelled(shape_of(node), [])
 
 
-@rule("square")
-def square(walk: Walk, node: Node) -> Labelled:
-    """x²."""
-    return power(walk, node, 2)
-
-
-@rule("sqrt")
-def sqrt(walk: Walk, node: Node) -> Labelled:
-    """√x."""
-    return power(walk, node, 0.5)
-
-
-@rule("rsqrt")
-def rsqrt(walk: Walk, node: Node) -> Labelled:
-    """1/√x."""
-    return power(walk, node, -0.5)
-
-
-@rule("reciprocal")
-def reciprocal(walk: Walk, node: Node) -> Labelled:
-    """1/x."""
-    return power(walk, node, -1)
+for name, exponent in {"square": 2, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1}.items():
+    rule(name)(partial(power, exponent=exponent))
 
 
 @rule("native_dropout")
