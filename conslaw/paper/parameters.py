@@ -43,7 +43,7 @@ def _images() -> Range:
     return Range(f"of {', '.join(map(str, MNIST_DIGITS))}", lambda number: number in MNIST_DIGITS)
 
 
-SEED_LISTS = ("seeds", "few_seeds", "more_seeds", "new_seeds", "control_seeds", "edge_seeds")
+SEED_LISTS = ("seeds", "few_seeds", "more_seeds", "new_seeds", "control_seeds", "edge_seeds", "fresh_seeds")
 # By the name of a parameter; that of one notebook's goes before.
 RANGES: dict[str, Range | Callable[[], Range]] = {
     **dict.fromkeys(("seed", "data_seed", *SEED_LISTS), SEEDS),
