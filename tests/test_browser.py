@@ -135,3 +135,28 @@ def test_the_slider_of_the_learning_rate(visit):
     page.get_by_role("slider", name="width").fill("3")
     page.get_by_role("slider", name="learning rate").fill("20")
     assert text.inner_text() == "At η = 1 this network blows up."
+
+
+def test_the_prediction_comes_and_goes_with_the_run(visit):
+    page = visit("explore.html")
+    picture, text = page.locator("#predicted"), page.locator("#prediction")
+    lines = picture.locator(".scatterlayer .trace path.js-line")
+    assert not picture.is_visible()
+    page.get_by_role("button", name="m = 32, η = 1").click()
+    assert picture.is_visible()
+    assert lines.count() == 2
+    assert picture.locator(".annotation-text").all_text_contents() == ["measured (broad)", "predicted (thin)"]
+    measured, predicted = numbers(text.inner_text())[:2]
+    assert predicted == pytest.approx(measured, rel=0.1)
+    before = lines.nth(1).get_attribute("d")
+    rate = page.get_by_role("slider", name="learning rate")
+    assert rate.input_value() == rate.get_attribute("max")
+    rate.focus()
+    page.keyboard.press("ArrowLeft")  # to η = 0.63, which ends below the edge
+    assert not picture.is_visible()
+    assert "is not among them" in text.inner_text()
+    page.get_by_role("slider", name="width").fill("2")  # m = 64 stays there
+    assert picture.is_visible()
+    assert lines.nth(1).get_attribute("d") != before
+    page.get_by_label("loss").select_option("cross_entropy")
+    assert not picture.is_visible()

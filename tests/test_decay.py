@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conslaw.theory.decay import fit_exponential, fit_inverse, fit_published_exponential
+from conslaw.theory.decay import fit_exponential, fit_inverse, fit_published_exponential, fit_time_scale
 
 T = np.array([0, 50, 100, 150, 200, 250, 300, 400, 500, 750, 1000])
 
@@ -34,6 +34,33 @@ def test_the_published_fit_fixes_its_floor_first():
     exact = 3 * np.exp(-0.004 * T)
     assert fit_published_exponential(T, exact, share=0).rate == pytest.approx(0.004)
     assert fit_published_exponential(T, exact, share=0).r_squared == pytest.approx(1)
+
+
+@given(tau=st.floats(5, 500), factor=st.floats(1e-3, 1e3), unit=st.floats(1e-2, 1e2))
+def test_the_time_scale_of_an_exponential(tau, factor, unit):
+    times = T[1:]
+    fit = fit_time_scale(times, factor * np.exp(-times / tau))
+    assert fit.tau == pytest.approx(tau, rel=1e-9)
+    assert fit.points == len(times)
+    assert fit.exponential == pytest.approx(1)
+    assert fit.power < 0.98
+    assert fit_time_scale(unit * times, np.exp(-times / tau)).tau == pytest.approx(unit * tau, rel=1e-9)
+
+
+def test_a_power_law_has_no_time_scale():
+    early, late = (fit_time_scale(times, 3 / times**2) for times in (T[1:6], T[6:]))
+    assert late.tau > 3 * early.tau
+    assert (early.power, late.power) == pytest.approx((1, 1))
+    assert max(early.exponential, late.exponential) < 0.98
+
+
+def test_two_points_have_no_time_scale():
+    assert np.isnan(fit_time_scale([1, 2], [2, 1])).tolist() == [True, False, True, True]
+    assert fit_time_scale([], []).points == 0
+    with pytest.raises(ValueError, match="times must be positive"):
+        fit_time_scale([0, 1, 2], [3, 2, 1])
+    with pytest.raises(ValueError, match="must be equally many"):
+        fit_time_scale([1, 2, 3], [3, 2])
 
 
 @pytest.mark.parametrize("logarithmic", [False, True])

@@ -1,6 +1,7 @@
 """The files that make the environment say the same, and the core works in the smallest of them."""
 
 import ast
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parents[1]
 EXTRAS = "matplotlib pandas mlxtend sklearn jupyterlab papermill nbformat nbconvert ipykernel IPython click distributed"
@@ -39,6 +41,12 @@ def requirements(extra):
     return needed
 
 
+def pinned():
+    """Versions that constraints.txt pins."""
+    pairs = (line.split("==") for line in read("constraints.txt").split())
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
 def python(code, folder):
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, encoding="utf-8", check=False)
     assert run.returncode == 0, run.stderr
@@ -61,11 +69,39 @@ def test_test_environment_has_every_extra():
 
 
 def test_constraints_pin_what_is_required():
-    pinned = dict(line.split("==") for line in read("constraints.txt").split())
-    pinned = {name.lower(): version for name, version in pinned.items()}
-    assert pinned["torch"] == "2.13.0"
-    for name, specifier in requirements("test").items():
-        assert pinned[name] in specifier
+    assert pinned()["torch"] == "2.13.0"
+    for extra in project()["optional-dependencies"]:
+        for name, specifier in requirements(extra).items():
+            assert pinned()[name] in specifier
+
+
+def test_constraints_are_a_lock():
+    """Whatever is installed for any extra needs nothing, on any Python that is tested, that has no version there."""
+    versions, tested = pinned(), [line[-4:] for line in project()["classifiers"] if ":: 3." in line]
+    listed = [Requirement(entry) for entry in project()["dependencies"]]
+    listed += [Requirement(entry) for extra in project()["optional-dependencies"].values() for entry in extra]
+    seen = set()
+    while listed:
+        requirement = listed.pop()
+        name = canonicalize_name(requirement.name)
+        if name == "conslaw" or (name, *requirement.extras) in seen:
+            continue
+        assert name in versions, f"constraints.txt lacks {requirement}"
+        assert versions[name] in requirement.specifier, (
+            f"constraints.txt has {name}=={versions[name]}, not {requirement}"
+        )
+        seen.add((name, *requirement.extras))
+        try:
+            further = map(Requirement, importlib.metadata.requires(name) or [])
+        except importlib.metadata.PackageNotFoundError:  # of an extra that is not installed
+            continue
+        listed += [other for other in further if is_needed(other, requirement.extras, tested)]
+    assert len(seen) > 100
+
+
+def is_needed(requirement, extras, pythons):
+    places = [{"extra": extra, "python_version": python} for extra in ("", *extras) for python in pythons]
+    return requirement.marker is None or any(requirement.marker.evaluate(place) for place in places)
 
 
 def test_versions_are_one():

@@ -40,6 +40,20 @@ def test_form(notebook):
     assert str(PROJECT) not in nbformat.writes(notebook)
 
 
+@pytest.mark.parametrize("name", [name for name in notebook_names() if not name.startswith("edge_drift")])
+def test_little_code_comes_before_the_first_result(name):
+    """Imports, long settings and drawing are folded; what is left is a screen or so."""
+    lines = 0
+    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells:
+        if cell.cell_type != "code":
+            continue
+        is_folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        lines += 0 if is_folded else len(cell.source.splitlines())
+        if any({"image/png", "text/html"} & output.get("data", {}).keys() for output in cell.outputs):
+            break
+    assert lines <= 70
+
+
 def test_every_parameter_is_explained(notebook):
     (cell,) = [cell for cell in notebook.cells if cell.metadata.get("tags") == ["parameters"]]
     assert all(": " in line.split("=")[0] and "  # " in line for line in cell.source.splitlines())

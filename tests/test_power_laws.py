@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from conslaw import fit_power_law
 from conslaw.theory.power_laws import (
     bootstrap_exponent,
+    factor_effects,
     fit_survivors,
     local_slopes,
     log_correlation,
@@ -17,6 +18,14 @@ from conslaw.theory.power_laws import (
 )
 
 X = np.geomspace(1e-4, 1, 9)
+
+
+@given(start=st.floats(-3, 3), a=st.floats(-3, 3), b=st.floats(-3, 3), together=st.floats(-3, 3))
+def test_effects_of_two_factors(start, a, b, together):
+    effects = factor_effects(start, start + a, start + b, start + a + b + together)
+    assert effects == pytest.approx((a, b, together), abs=1e-12)
+    swapped = factor_effects(start, start + b, start + a, start + a + b + together)
+    assert swapped == pytest.approx((b, a, together), abs=1e-12)
 
 
 @given(exponent=st.floats(-3, 3), prefactor=st.floats(1e-3, 1e3))

@@ -117,6 +117,17 @@ def test_rebuild_again_and_with_other_parameters(project, figures):
     assert (project / "out.txt").read_text(encoding="utf-8") == "0.1 0.5 "
 
 
+def test_folded_cells_stay_folded(without_kernel):
+    path = without_kernel / "good.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[2].metadata = {"jupyter": {"source_hidden": True, "outputs_hidden": False}, "scrolled": True}
+    nbformat.write(notebook, path)
+    assert rebuild(["good"])[0].status == "rebuilt"
+    _, parameters, code = (cell.metadata for cell in nbformat.read(path, 4).cells)
+    assert parameters == {"tags": ["parameters"]}
+    assert code == {"jupyter": {"source_hidden": True}}
+
+
 def test_variants_do_not_meet(without_kernel, figures):
     for rate in (0.5, 0.6):
         rebuild(["good"], {"rate": rate})

@@ -190,6 +190,7 @@ def _clean(notebook: dict, code: str) -> dict:
         "language_info": {"name": "python"},
     }
     for cell in notebook["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        cell["metadata"] = {"tags": tags} if tags else {}
+        tags, is_folded = cell["metadata"].get("tags", []), cell["metadata"].get("jupyter", {}).get("source_hidden")
+        cell["metadata"] = {"jupyter": {"source_hidden": True}} if is_folded else {}
+        cell["metadata"] |= {"tags": tags} if tags else {}
     return notebook

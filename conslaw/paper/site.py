@@ -105,16 +105,22 @@ def _claims() -> dict[str, object]:
 
 
 def _runs() -> dict[str, object]:
-    """Return the runs of 02_explore, with three digits, as the page to explore reads them."""
+    """Return the runs of 02_explore, with four digits, as the page to explore reads them.
+
+    At the edge the drift is counted from where its prediction starts.
+    """
     table = pd.read_csv(records_folder() / "02_explore.csv")
+    table["measured"] = table.drift.where(table.predicted.notna())
+    start = table.groupby(["loss", "width", "eta"]).measured.transform("first")
+    table["measured"], table["predicted"] = table.measured - start, table.predicted - start
 
     def rows(values: pd.Series, group: pd.DataFrame) -> list[list[float | None]]:
         grid = values.to_numpy().reshape(group.eta.nunique(), -1)
-        return [[float(f"{value:.3g}") if np.isfinite(value) else None for value in row] for row in grid]
+        return [[float(f"{value:.4g}") if np.isfinite(value) else None for value in row] for row in grid]
 
     runs = [
         {"loss": loss, "width": width}
-        | {name: rows(group[name], group) for name in ("drift", "imbalance", "sharpness")}
+        | {name: rows(group[name], group) for name in ("drift", "imbalance", "sharpness", "measured", "predicted")}
         for (loss, width), group in table.groupby(["loss", "width"])
     ]
     axes = {"rates": table.eta, "times": table.time, "widths": table.width}

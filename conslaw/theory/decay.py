@@ -6,11 +6,12 @@ times is not: an exponential comes to its floor, a power law goes on.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy
 
-__all__ = ["Decay", "fit_exponential", "fit_inverse", "fit_published_exponential"]
+__all__ = ["Decay", "TimeScale", "fit_exponential", "fit_inverse", "fit_published_exponential", "fit_time_scale"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,44 @@ class Decay:
     def __call__(self, times) -> np.ndarray:
         """Evaluate the law at times, also such as were not fitted."""
         return self.curve(np.asarray(times, float))
+
+
+class TimeScale(NamedTuple):
+    """The time scale of a decay, and how straight it is."""
+
+    tau: float
+    """τ of e^(−t/τ)."""
+    points: int
+    """Number of points fitted."""
+    exponential: float
+    """R² of ln y against t, in which an exponential is a line."""
+    power: float
+    """R² of ln y against ln t, in which a power law is one."""
+
+
+def fit_time_scale(times, values) -> TimeScale:
+    """Fit e^(−t/τ) up to a factor, as the published scripts do: τ is −1 over the slope of ln y against t.
+
+    Args:
+        times: t > 0, shape (N,).
+        values: y > 0, shape (N,).
+
+    Returns:
+        The fit; all but the number of points is NaN for fewer than three.
+
+    Raises:
+        ValueError: If times and values are no pairs of positive numbers.
+
+    >>> fit_time_scale([1, 2, 3], np.exp([-0.5, -1, -1.5])).tau.round(12)
+    np.float64(2.0)
+    """
+    t, y = _pairs(times, values, at_least=0)
+    if not (t > 0).all():
+        raise ValueError("times must be positive")
+    if len(t) < 3:
+        return TimeScale(np.nan, len(t), np.nan, np.nan)
+    line, power = (scipy.stats.linregress(x, np.log(y)) for x in (t, np.log(t)))
+    return TimeScale(-1 / line.slope, len(t), line.rvalue**2, power.rvalue**2)
 
 
 def fit_published_exponential(times, values, share: float = 0.9) -> Decay:
@@ -98,10 +137,11 @@ def fit_inverse(times, values, *, logarithmic: bool = False) -> Decay:
     return _decay(lambda t: kappa / (t + shift), 1 / shift, 0.0, t, y)
 
 
-def _pairs(times, values) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(times, values, at_least: int = 3) -> tuple[np.ndarray, np.ndarray]:
     t, y = np.asarray(times, float), np.asarray(values, float)
-    if t.ndim != 1 or t.shape != y.shape or len(t) < 3:
-        raise ValueError(f"times and values must be at least three each and equally many, got {t.shape} and {y.shape}")
+    if t.ndim != 1 or t.shape != y.shape or len(t) < at_least:
+        least = "at least three each and " if at_least else ""
+        raise ValueError(f"times and values must be {least}equally many, got {t.shape} and {y.shape}")
     if not (np.isfinite(t).all() and np.isfinite(y).all() and (y > 0).all()):
         raise ValueError("times must be finite and values finite and positive")
     return t, y

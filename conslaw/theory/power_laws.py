@@ -5,13 +5,16 @@ asked for.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy
 
 __all__ = [
+    "FactorEffects",
     "PowerLaw",
     "bootstrap_exponent",
+    "factor_effects",
     "fit_power_law",
     "fit_survivors",
     "local_slopes",
@@ -146,6 +149,33 @@ def log_correlation(x, y) -> float:
     1.0
     """
     return float(np.corrcoef(np.log(np.asarray(x, float)), np.log(np.asarray(y, float)))[0, 1])
+
+
+class FactorEffects(NamedTuple):
+    """How two factors change a quantity, alone and together."""
+
+    first: float
+    second: float
+    interaction: float
+
+
+def factor_effects(neither, first, second, both) -> FactorEffects:
+    """Effects of two factors, such as loss and activation on α, and what is left of their sum: their interaction.
+
+    Args:
+        neither: The quantity without either factor, a number or an array.
+        first: With the first factor alone.
+        second: With the second alone.
+        both: With both.
+
+    Returns:
+        The change by the first factor, the change by the second, and what the first changes where the second is there,
+        less what it changes alone.
+
+    >>> factor_effects(1.0, 1.5, 1.25, 2.0)
+    FactorEffects(first=0.5, second=0.25, interaction=0.25)
+    """
+    return FactorEffects(first - neither, second - neither, both - second - first + neither)
 
 
 def seed_exponents(x, y, **window) -> np.ndarray:

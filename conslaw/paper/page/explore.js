@@ -1,4 +1,5 @@
-// The runs of one width and loss: `drift`, `imbalance` and `sharpness` hold one row for each learning rate, one entry for each time.
+// The runs of one width and loss: `drift`, `imbalance`, `sharpness` hold one row for each learning rate, one entry for each time;
+// `measured` and `predicted` are the drift since the prediction starts, null before it and where there is none.
 const { rates, times, widths, runs } = JSON.parse(document.getElementById("data").textContent);
 const [choice, range] = document.querySelectorAll("form");
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -32,9 +33,10 @@ function showRun() {
   document.getElementById("rate_shown").textContent = eta;
   const later = times.slice(1);
   const scaled = of.drift.map((row, i) =>
-    line(later.map((t) => rates[i] * t), positive(row.slice(1)).map((v) => v && v / rates[i]),
+    line(later.map((t) => rates[i] * t), positive(row.slice(1)).map((v) => (v < 1e4 ? v && v / rates[i] : null)), // what blows up leaves the picture
+     
       i === index ? "#D55E00" : "rgba(128,128,128,.45)", { mode: i === index ? "lines+markers" : "lines" }));
-  draw("scaled", scaled, layout({ type: "log", title: "ηt" }, { type: "log", title: "|ΔC(t)| / η" }));
+  draw("scaled", scaled, layout({ type: "log", title: "ηt", dtick: 2 }, { type: "log", title: "|ΔC(t)| / η", dtick: 2 }));
   draw("imbalance", [line(counted, of.imbalance[index], "#0072B2", { mode: "lines+markers" })],
     layout({ title: "t + 1, steps", type: "log" }, { title: "δ(t)" }));
   const curve = of.sharpness[index].map((v) => v && v * eta);
@@ -43,7 +45,50 @@ function showRun() {
   const drift = of.drift[index][last];
   document.getElementById("run").textContent = drift === null
     ? `At η = ${eta} this network blows up.`
-    : `At η = ${eta} the drift is ΔC(T) = ${drift.toPrecision(3)}; ηλ_max starts at ${curve[0].toPrecision(2)} and ends at ${curve[last].toPrecision(2)}.`;
+    : `At η = ${eta} the drift is ΔC(T) = ${drift.toPrecision(3).replace("-", "−")}; ηλ_max starts at ${curve[0].toPrecision(2)} and ends at ${curve[last].toPrecision(2)}.`;
+}
+
+const isPredicted = (of, index) => of.predicted[index].some((v) => v !== null);
+
+function showPrediction() {
+  const of = run(), index = Number(choice.rate.value), eta = rates[index], shown = isPredicted(of, index);
+  const picture = document.getElementById("predicted"), text = document.getElementById("prediction");
+  picture.hidden = !shown;
+  if (!shown) {
+    const why = of.drift[index][last] === null ? "it blows up"
+      : of.loss === "mse" ? "its ηλ_max is below 2 for most of the time, where the weights do not swing" : "under cross-entropy the sharpness falls, and no run stays at the edge";
+    text.textContent = `The run at η = ${eta}, m = ${of.width} is not among them: ${why}.`;
+    return;
+  }
+  const start = of.predicted[index].findIndex((v) => v !== null);
+  const [t, measured, predicted] = [times, of.measured[index], of.predicted[index]].map((values) => values.slice(start));
+  const off = measured.map((v, i) => (i ? Math.abs(predicted[i] / v - 1) : 0)), percent = (x) => `${(100 * x).toFixed(x < 0.1 ? 1 : 0)} %`;
+  text.textContent = `From step ${t[0]} on C drifts by ${measured.at(-1).toPrecision(3)}; ${predicted.at(-1).toPrecision(3)} were predicted, which is off by ${percent(off.at(-1))}. `
+    + `On the way it is off by up to ${percent(Math.max(...off))}: the flow does not know when a run bursts. What happens before step ${t[0]} is not predicted.`;
+  const thin = getComputedStyle(document.body).color, broad = dark.matches ? "rgba(86,180,233,.5)" : "rgba(0,114,178,.45)", at = t.length - 3;
+  const named = (text, y, more) => ({ text, x: t[at], y, showarrow: false, ...more });
+  draw("predicted", [
+    line(t, measured, broad, { line: { color: broad, width: 8 } }),
+    line(t, predicted, thin, { line: { color: thin, width: 1.2 } }),
+  ], layout({ title: "t, steps" }, { title: `ΔC(t) − ΔC(${t[0]})` }, { annotations: [
+    named("measured (broad)", measured[at], { xanchor: "left", xshift: 10, yshift: -18 }),
+    named("predicted (thin)", predicted[at], { xanchor: "right", xshift: -10, yshift: 18 }),
+  ] }));
+}
+
+function offerEdge() {
+  const place = document.getElementById("at_edge");
+  for (const of of runs) {
+    rates.forEach((eta, index) => {
+      if (!isPredicted(of, index)) return;
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: `m = ${of.width}, η = ${eta}` });
+      button.addEventListener("click", () => {
+        [choice.loss.value, choice.width.value, choice.rate.value] = [of.loss, widths.indexOf(of.width), index];
+        choice.dispatchEvent(new Event("input"));
+      });
+      place.append(button);
+    });
+  }
 }
 
 function fitted(points) {
@@ -79,11 +124,12 @@ for (const slider of [choice.rate, range.from, range.to]) slider.max = rates.len
 choice.rate.value = Math.floor(rates.length / 2);
 range.from.value = 0;
 range.to.value = rates.length - 1;
-choice.addEventListener("input", () => { showRun(); showWindow(); });
+const showAll = () => { showRun(); showPrediction(); showWindow(); };
+choice.addEventListener("input", showAll);
 range.addEventListener("input", showWindow);
-dark.addEventListener("change", () => { showRun(); showWindow(); });
-showRun();
-showWindow();
+dark.addEventListener("change", showAll);
+offerEdge();
+showAll();
 document.getElementById("exponent").on("plotly_selected", (event) => {
   if (!event?.range) return;
   const inside = rates.map((eta, i) => i).filter((i) => rates[i] >= event.range.x[0] && rates[i] <= event.range.x[1]);
