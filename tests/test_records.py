@@ -41,8 +41,10 @@ def test_what_is_saved(figures):
     right.set_title("(b) nothing", loc="center")
     record.figure(figure, "extra")
     plt.close(figure)
-    record.save(pd.DataFrame({"eta": [0.1], "name": ["α"]}))
-    assert sorted(path.name for path in figures.iterdir()) == ["x.csv", "x.json", "x_extra.png", "x_extra.svg"]
+    record.save(pd.DataFrame({"eta": [0.1], "name": ["α"]}), more=pd.DataFrame({"step": [3]}))
+    files = ["x.csv", "x.json", "x_extra.png", "x_extra.svg", "x_more.csv"]
+    assert sorted(path.name for path in figures.iterdir()) == files
+    assert (figures / "x_more.csv").read_text(encoding="utf-8") == "step\n3\n"
     saved = json.loads((figures / "x.json").read_text(encoding="utf-8"))
     assert saved["parameters"] == {"width": 64, "seeds": [1, 2]}
     assert saved["values"] == {"alpha": 1.5, "missing": None, "loose": 2.0, "rounding": 1e-12, "more": [1e-11]}

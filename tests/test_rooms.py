@@ -36,6 +36,7 @@ CORE = [
     "theory.complementarity",
     "training._edge",
     "training.central_flow",
+    "training.rod_flow",
     "theory.crossover",
     "theory.modes",
     "theory.switching",

@@ -1,8 +1,9 @@
 """Records: the numbers, runs and figures a notebook leaves in figures/, written so that nothing already made is lost.
 
 A notebook's record is figures/<name>.json (parameters, values, tolerances, provenance), .csv (one row per trained
-network), _published.csv (our numbers beside the published ones), .png and .svg. Runs with other than the default
-parameters go to figures/variants/<name>/<parameters>/ and never replace the paper's, nor each other.
+network), _published.csv (our numbers beside the published ones), .png and .svg, and further tables as _<key>.csv. Runs
+with other than the default parameters go to figures/variants/<name>/<parameters>/ and never replace the paper's, nor
+each other.
 """
 
 import json
@@ -167,11 +168,12 @@ class Record:
                 replace_file(self.folder / f"{stem}.{extension}", file.read())
             figure.set_layout_engine("none")  # the layout is found, which takes as long as drawing: the next keep it
 
-    def save(self, runs: "pd.DataFrame | None" = None) -> None:
+    def save(self, runs: "pd.DataFrame | None" = None, **tables: "pd.DataFrame") -> None:
         """Write the numbers, unless they all agree with those already there, which then stay to the last digit.
 
         Args:
             runs: One row per trained network; none where a notebook trains none.
+            **tables: More of them: the files are <name>_<key>.csv.
         """
         import pandas as pd
 
@@ -185,8 +187,8 @@ class Record:
             "provenance": provenance(),
         }
         files = {Path(f"{self.name}.json"): json.dumps(content, indent=1, ensure_ascii=False) + "\n"}
-        tables = {"": runs, "_published": pd.concat(self.comparisons) if self.comparisons else None}
-        for suffix, table in tables.items():
+        published = pd.concat(self.comparisons) if self.comparisons else None
+        for suffix, table in {"": runs, "_published": published, **{f"_{key}": tables[key] for key in tables}}.items():
             if table is not None:
                 files[Path(f"{self.name}{suffix}.csv")] = table.to_csv(index=False, float_format=f"%.{DIGITS}g")
         files = {file: text.encode() for file, text in files.items()}

@@ -20,7 +20,7 @@ from conslaw.quadratic import QuadraticLaws
 from conslaw.training._edge import Edge, Motion, View
 from conslaw.training.trajectory import Trajectory
 
-__all__ = ["central_flow"]
+__all__ = ["central_flow", "checked_rates"]
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def central_flow(
     >>> flow.observed["covariance"].abs().max().item()  # far below the edge
     0.0
     """
-    rates = _checked(problem, learning_rate, steps, record_every, modes, tolerance)
+    rates = checked_rates(problem, learning_rate, tolerance, steps=steps, record_every=record_every, modes=modes)
     laws, eta = quadratic_laws(problem) if laws is None else laws, rates.unsqueeze(1)
     edge, times = Edge(problem, eta, modes), [*range(0, steps, record_every), steps]
 
@@ -152,11 +152,19 @@ def _squares(parameters: Sequence[Tensor]) -> Tensor:
     return torch.stack([p.square().flatten(1).sum(1) for p in parameters], 1)
 
 
-def _checked(
-    problem: Problem, learning_rate: object, steps: object, record_every: object, modes: object, tolerance: object
-) -> Tensor:
-    """Check what `central_flow` is told, and return η for each network, (M,)."""
-    for name, number in (("steps", steps), ("record_every", record_every), ("modes", modes)):
+def checked_rates(problem: Problem, learning_rate: object, tolerance: object, **counts: object) -> Tensor:
+    """Check what a flow at the edge is told, and return η for each network, (M,).
+
+    Args:
+        problem: M networks.
+        learning_rate: One number or M.
+        tolerance: Of the integration.
+        **counts: Integers of at least 1, by name.
+
+    Raises:
+        ValueError: If one of them is something else; the message names it.
+    """
+    for name, number in counts.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
     if not isinstance(tolerance, Real) or not 0 < tolerance < math.inf:
