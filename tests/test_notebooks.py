@@ -40,7 +40,7 @@ def test_form(notebook):
     assert str(PROJECT) not in nbformat.writes(notebook)
 
 
-@pytest.mark.parametrize("name", [name for name in notebook_names() if not name.startswith("edge_drift")])
+@pytest.mark.parametrize("name", notebook_names())
 def test_little_code_comes_before_the_first_result(name):
     """Imports, long settings and drawing are folded; what is left is a screen or so."""
     lines = 0
