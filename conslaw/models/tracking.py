@@ -102,7 +102,7 @@ class Tracking:
         self._every, self._split, self._observe, self._callback = every, split, observe, callback
         self._parameters = dict(unwrapped(model).named_parameters())
         self._names = {term.parameter for family in laws.families for term in family.form.terms}
-        self._hooks, self._before, self._steps, self._sizes = [], None, 0, []
+        self._hooks, self._before, self._steps = [], None, 0
         self.run = Run(laws)
 
     def __enter__(self) -> Run:
@@ -142,11 +142,7 @@ class Tracking:
     def _record(self, before: Mapping[str, Tensor] | None) -> None:
         """Record the laws now, and the parts of their change since the weights before."""
         now = _Doubled(self._parameters)
-        families = self.run.laws.families
-        self._sizes = self._sizes or [family.form.size(now) for family in families]
-        values = [
-            _values(f, size, now, before and _Doubled(before)) for f, size in zip(families, self._sizes, strict=True)
-        ]
+        values = [_values(family, now, before and _Doubled(before)) for family in self.run.laws.families]
         rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         with torch.enable_grad():
             observed = {name: float(function(self._model)) for name, function in self._observe.items()}
@@ -156,12 +152,13 @@ class Tracking:
                 self._callback(row)
 
 
-def _values(family: Family, size: Tensor, now: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> Values:
+def _values(family: Family, now: Mapping[str, Tensor], before: Mapping[str, Tensor] | None) -> Values:
     """Values of a family's laws, and the parts of their change."""
     if before is None:
         return Values(family.form(now).cpu(), None, None, None)
     step = family.form.step(before, now)
-    error = ((step.after - step.before - step.first - step.second).abs() / size).nan_to_num(0.0)
+    size = torch.maximum(family.form.size(before), family.form.size(now))
+    error = (step.after - step.before - step.first - step.second).abs() / size.clamp(min=torch.finfo(size.dtype).tiny)
     return Values(step.after.cpu(), step.first.cpu(), step.second.cpu(), error.amax().item())
 
 
