@@ -13,11 +13,34 @@ from conslaw.losses import loss_function
 from conslaw.problems import Problem
 from conslaw.tensors import is_shared
 
-__all__ = ["Workspace", "backward", "forward", "loss_and_gradients", "network_outputs", "product", "weight_gradient"]
+__all__ = [
+    "Workspace",
+    "as_parameters",
+    "backward",
+    "forward",
+    "loss_and_gradients",
+    "network_outputs",
+    "product",
+    "weight_gradient",
+]
 
 
 class Workspace(dict[tuple[str, int], Tensor]):
     """Results, to be overwritten by the next pass with the same shapes: fresh memory costs a third of a step."""
+
+
+def as_parameters(vectors: Tensor, problem: Problem) -> list[Tensor]:
+    """Split vectors, with all parameters of a network one after the other, into tensors of the parameters' shapes.
+
+    Args:
+        vectors: Shape (…, P).
+        problem: The networks.
+
+    Returns:
+        One tensor for each parameter, with its shape after (…).
+    """
+    split = vectors.split([p[0].numel() for p in problem.parameters], -1)
+    return [v.unflatten(-1, p.shape[1:]) for v, p in zip(split, problem.parameters, strict=True)]
 
 
 def product(left: Tensor, right: Tensor, workspace: Workspace | None, name: str, layer: int) -> Tensor:

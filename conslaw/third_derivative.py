@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conslaw.losses import curvature_product, loss_function, third_product
-from conslaw.networks import backward, forward
+from conslaw.networks import as_parameters, backward, forward
 from conslaw.problems import Problem
 
 __all__ = ["third_derivative"]
@@ -44,10 +44,7 @@ def third_derivative(problem: Problem, directions: Tensor) -> Tensor:
             return 2 * times(x, y)
         return times(x[:, left], y[:, right]) + times(x[:, right], y[:, left])
 
-    sizes, depth, sigma = [p[0].numel() for p in problem.parameters], problem.depth, problem.sigma
-    parts = [
-        part.unflatten(2, p.shape[1:]) for part, p in zip(directions.split(sizes, 2), problem.parameters, strict=True)
-    ]
+    depth, sigma, parts = problem.depth, problem.sigma, as_parameters(directions, problem)
     moved, weights = parts[:depth], [weight.unsqueeze(1) for weight in problem.weights]
     preactivations, activations = forward(problem.weights, problem.biases, problem.inputs, sigma)
     outputs = preactivations[-1]

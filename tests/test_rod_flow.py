@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conslaw import as_problem, draw, gradient_descent, gradient_flow, gradient_vector, networks_at, unit_laws
 from conslaw.conserved import quadratic_laws
+from conslaw.networks import as_parameters
 from conslaw.quadratic import QuadraticLaws, Term, whole
 from conslaw.training.rod_flow import gradients_at_ends, rod_flow
 
@@ -49,11 +50,7 @@ def test_rescaling_leaves_the_loss_of_both_ends(seed, activation, kinks, bias):
     problem = draw([seed], (20, 6, 5, 3), samples=15, activation=activation, bias=bias)
     swing = 0.1 * torch.randn(flat(problem).shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     vectors = (flat(problem), swing, *gradients_at_ends(problem, kinks)(flat(problem), swing)[1:])
-    sizes = [p[0].numel() for p in problem.parameters]
-    centre, swing, mean, half = (
-        [v.unflatten(1, p.shape[1:]) for v, p in zip(x.split(sizes, 1), problem.parameters, strict=True)]
-        for x in vectors
-    )
+    centre, swing, mean, half = (as_parameters(x, problem) for x in vectors)
     for law in quadratic_laws(problem):
         total = law(centre, mean) + law(swing, half)
         assert total.abs().max() < 1e-14 * (1 + law.size(centre, mean).max())

@@ -52,6 +52,16 @@ OPTIMIZERS = {
 }
 
 
+def test_errors_are_relative_to_the_weights_of_the_step():
+    """Also where the weights have grown far beyond those at the start."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=300)  # w → −29 w
+    with track(model, optimizer, laws(model, (X, Y), cross_entropy)) as run:
+        train(model, optimizer)
+    assert max(numbers[:, 0].abs().max().item() for numbers in run.numbers) > 1e8
+    assert run.identity_error < 1e-14
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_parts_are_the_change_and_training_is_the_same(name, dtype, monkeypatch):

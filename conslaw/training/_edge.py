@@ -12,7 +12,7 @@ from torch import Tensor
 from conslaw.eigenspace import follow_eigenpairs
 from conslaw.eigenvalues import Eigenpairs
 from conslaw.hessian import hessian_vector_product
-from conslaw.networks import loss_and_gradients
+from conslaw.networks import as_parameters, loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.theory.complementarity import solve_complementarity
 from conslaw.third_derivative import third_derivative
@@ -61,13 +61,11 @@ class Edge:
             modes: Most eigenvalues that may be at 2/η.
         """
         self.problem, self.eta, self.modes = problem, eta, modes
-        self.sizes = [p[0].numel() for p in problem.parameters]
         self.generator = torch.Generator().manual_seed(0)
 
     def parts(self, vectors: Tensor) -> list[Tensor]:
         """Split vectors (…, P) into tensors (…, shape of each parameter)."""
-        split = vectors.split(self.sizes, -1)
-        return [v.unflatten(-1, p.shape[1:]) for v, p in zip(split, self.problem.parameters, strict=True)]
+        return as_parameters(vectors, self.problem)
 
     def view(self, weights: Tensor, vectors: Tensor | None = None) -> View:
         """Look at weights (M, P).

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from conslaw.conserved import add_left_out, quadratic_laws
+from conslaw.conserved import add_left_out, quadratic_laws, squared_norms
 from conslaw.problems import Problem
 from conslaw.progress import progress_bar
 from conslaw.quadratic import QuadraticLaws
@@ -87,14 +87,14 @@ def central_flow(
         oscillation = torch.cat([4 * law(left, right).sum(1).flatten(1) for law in laws], 1)
         smooth = eta**2 * torch.cat([law(mean).flatten(1) for law in laws], 1)
         variances = torch.stack([(x * y).flatten(1).sum(1) for x, y in zip(left, right, strict=True)], 1)
-        return oscillation, oscillation + smooth, _squares(mean) + 4 / eta**2 * variances, variances
+        return oscillation, oscillation + smooth, squared_norms(mean) + 4 / eta**2 * variances, variances
 
     def record() -> tuple[Tensor, ...]:
         values, count = view.top.values, motion.covariance.shape[1]
         _, _, gradients, variances = per_step(view, motion)
         return (
             view.loss + (motion.covariance.diagonal(dim1=1, dim2=2) * values[:, :count]).sum(1) / 2,
-            add_left_out(_squares(edge.parts(view.weights)) + variances, problem),
+            add_left_out(squared_norms(edge.parts(view.weights)) + variances, problem),
             gradients,
             torch.nn.functional.pad(values, (0, modes + 1 - values.shape[1]), value=torch.nan),
             torch.nn.functional.pad(motion.covariance, (0, modes - count, 0, modes - count)),
@@ -145,11 +145,6 @@ def central_flow(
         optimizer="central flow",
         observed={"eigenvalues": values, "covariance": covariance, "laws": changes, "oscillation": oscillation},
     )
-
-
-def _squares(parameters: Sequence[Tensor]) -> Tensor:
-    """Squared norms of M networks' parameters, (M, number of parameters)."""
-    return torch.stack([p.square().flatten(1).sum(1) for p in parameters], 1)
 
 
 def checked_rates(problem: Problem, learning_rate: object, tolerance: object, **counts: object) -> Tensor:

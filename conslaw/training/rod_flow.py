@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conslaw.activations import Activation
 from conslaw.conserved import add_left_out, quadratic_laws, squared_norms
-from conslaw.networks import Workspace, loss_and_gradients
+from conslaw.networks import Workspace, as_parameters, loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.progress import progress_bar
 from conslaw.quadratic import QuadraticLaws
@@ -79,19 +79,16 @@ def rod_flow(
     rates = checked_rates(problem, learning_rate, tolerance, steps=steps, record_every=record_every)
     gradients = gradients_at_ends(problem, kinks)
     laws, eta = quadratic_laws(problem) if laws is None else laws, rates.unsqueeze(1)
-    times, sizes = [*range(0, steps, record_every), steps], [p[0].numel() for p in problem.parameters]
-
-    def parts(vectors: Tensor) -> list[Tensor]:
-        split = vectors.split(sizes, 1)
-        return [v.unflatten(1, p.shape[1:]) for v, p in zip(split, problem.parameters, strict=True)]
+    times = [*range(0, steps, record_every), steps]
 
     def squares(first: Tensor, second: Tensor) -> Tensor:
         """Mean squared norms at both ends of every parameter, (M, P)."""
-        return squared_norms(parts(first)) + squared_norms(parts(second))
+        return squared_norms(as_parameters(first, problem)) + squared_norms(as_parameters(second, problem))
 
     def per_step(mean: Tensor, half: Tensor) -> list[Tensor]:
         """Per step: the change of every law, its part by the oscillation, and squared gradients."""
-        smooth, oscillation = (eta**2 * torch.cat([law(parts(v)).flatten(1) for law in laws], 1) for v in (mean, half))
+        parts = (as_parameters(v, problem) for v in (mean, half))
+        smooth, oscillation = (eta**2 * torch.cat([law(p).flatten(1) for law in laws], 1) for p in parts)
         return [smooth + oscillation, oscillation, squares(mean, half)]
 
     def split(state: np.ndarray) -> tuple[Tensor, ...]:
@@ -135,7 +132,7 @@ def rod_flow(
         problem=problem,
         learning_rates=rates.unsqueeze(0).cpu(),
         times=torch.tensor(times, device="cpu"),
-        parameters=tuple(p.unsqueeze(0) for p in parts(centres[0, :, -1])),
+        parameters=tuple(p.unsqueeze(0) for p in as_parameters(centres[0, :, -1], problem)),
         loss=loss,
         squared_norms=norms,
         squared_gradient_norms=squared,
@@ -172,12 +169,10 @@ def gradients_at_ends(problem: Problem, kinks: bool) -> Callable[[Tensor, Tensor
         together = together.under(
             activation=Activation(lambda z, inplace: z * gates(z), lambda gradient, z, a: gradient * gates(z))
         )
-    sizes = [p[0].numel() for p in problem.parameters]
 
     def evaluate(centre: Tensor, swing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         points = torch.cat([centre + swing, centre - swing] + [centre] * (not kinks))
-        split = zip(points.split(sizes, 1), problem.parameters, strict=True)
-        at = together.with_parameters([v.unflatten(1, p.shape[1:]) for v, p in split])
+        at = together.with_parameters(as_parameters(points, problem))
         losses, gradients = loss_and_gradients(at, workspace)
         first, second = torch.cat([g[: 2 * networks].flatten(1) for g in gradients], 1).chunk(2)
         return losses[: 2 * networks].view(2, -1).mean(0), (first + second) / 2, (first - second) / 2

@@ -34,7 +34,6 @@ function showRun() {
   const later = times.slice(1);
   const scaled = of.drift.map((row, i) =>
     line(later.map((t) => rates[i] * t), positive(row.slice(1)).map((v) => (v < 1e4 ? v && v / rates[i] : null)), // what blows up leaves the picture
-     
       i === index ? "#D55E00" : "rgba(128,128,128,.45)", { mode: i === index ? "lines+markers" : "lines" }));
   draw("scaled", scaled, layout({ type: "log", title: "ηt", dtick: 2 }, { type: "log", title: "|ΔC(t)| / η", dtick: 2 }));
   draw("imbalance", [line(counted, of.imbalance[index], "#0072B2", { mode: "lines+markers" })],
