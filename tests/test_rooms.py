@@ -57,6 +57,7 @@ CORE = [
     "models.rules.norms",
     "models.scaling",
     "models.families",
+    "models.proposals",
     "models.verification",
     "models.constants",
     "models.found",

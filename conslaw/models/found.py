@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from conslaw.models.constants import all_sums, constant_sums
-from conslaw.models.families import Family, families_of, family_of
+from conslaw.models.families import Family, family_of
 from conslaw.models.objective import Objective
+from conslaw.models.proposals import families_of
 from conslaw.models.scaling import scaling_of
 from conslaw.models.verification import Rejection, Verified, verify
 from conslaw.models.walk import Scaling
