@@ -84,7 +84,16 @@ def test_minutes(seconds, said, tmp_path, monkeypatch):
         ("3e-10", "3 × 10⁻¹⁰"),
         ("1e-4 to 0.1", "10⁻⁴ to 0.1"),
         ("1.2e+03", "1.2 × 10³"),
-        ("η^−0.84, -0.8", "η^−0.84, −0.8"),
+        ("η^−0.84, -0.8", "η<sup>−0.84</sup>, −0.8"),
+        ("(1 − ηλ_k)^(2T) m^-0.5", "(1 − ηλ<sub>k</sub>)<sup>2T</sup> m<sup>−0.5</sup>"),
+        (
+            "λ_max(H_GN), e_k²λ_x,k², |ΔC_1|",
+            "λ<sub>max</sub>(H<sub>GN</sub>), e<sub>k</sub>²λ<sub>x,k</sub>², |ΔC<sub>1</sub>|",
+        ),
+        (
+            "vit_b_16, vit_tiny, mobilenet_v3, fig4a_width_scaling",
+            "vit_b_16, vit_tiny, mobilenet_v3, fig4a_width_scaling",
+        ),
         ("5%, 5 %", "5\u00a0%, 5\u00a0%"),
         ("m-1, E05-2, 2026-11-26, (n-1)", "m-1, E05-2, 2026-11-26, (n-1)"),
         ("e2e4 x1e5", "e2e4 x1e5"),

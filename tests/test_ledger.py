@@ -123,8 +123,11 @@ def test_claims_rest_on_others_without_a_circle(rests_on, error, message, tmp_pa
 def test_the_score_counts_our_own_apart():
     own = replace(CLAIM, kind="own")
     results = [Verdict(CLAIM, "fails", "", ""), Verdict(CLAIM, "holds", "", ""), Verdict(own, "untested", "", "")]
-    assert score(results) == "Of 2 claims of the paper: 1 holds, 1 fails. Of 1 statements of this project: 1 untested."
-    assert score(results[:1] * 2 + results[1:2] * 2) == "Of 4 claims of the paper: 2 hold, 2 fail."
+    assert (
+        score(results)
+        == "Of the paper's 2 claims 1 holds and 1 fails. Of this project's own 1 statements 1 cannot be decided here."
+    )
+    assert score(results[:1] * 2 + results[1:2] * 2) == "Of the paper's 4 claims 2 hold and 2 fail."
 
 
 def test_every_verdict_has_a_reason_and_a_case_for_the_authors(committed):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from conslaw.paper.notebooks import PROJECT
+from conslaw.paper.records import read_record
 
 TEXTS = {name: (PROJECT / name).read_text(encoding="utf-8") for name in ("README.md", "USING.md", "CONTRIBUTING.md")}
 BLOCKS = re.findall(r"^```python\n(.*?)^```", "\n".join(TEXTS.values()), re.MULTILINE | re.DOTALL)
@@ -30,3 +31,18 @@ def test_files_that_are_linked_exist(name):
 
 def test_readme_is_short():
     assert len(TEXTS["README.md"].splitlines()) <= 120
+
+
+@pytest.mark.parametrize(
+    ("words", "notebook", "quantities"),
+    [
+        ("right within {:.1%}", "t04_spectral_formula", ["pairs_relu_mse_inner"]),
+        ("drift {:.0f} to {:.0f} times as far", "edge_held", ["smallest_drift_beyond", "largest_drift_beyond"]),
+        ("off by {:.0%} to {:.0%} in the median", "edge_drift", ["rod_central_error", "median_error"]),
+        ("off by {:.1%} to {:.1%}.", "edge_drift", ["rod_median_error", "rod_median_error_of_first_seeds"]),
+    ],
+)
+def test_numbers_are_those_of_the_records(words, notebook, quantities):
+    values = read_record(notebook)["values"]
+    said = words.format(*(values[quantity] for quantity in quantities))
+    assert said in TEXTS["README.md"].replace(" %", "%")

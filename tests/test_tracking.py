@@ -166,6 +166,7 @@ def test_every_tenth_step_and_the_end():
     assert run.steps.tolist() == [0, 10, 20, 25]
     split = [bool(record.numbers[0][2:].isfinite().all()) for record in run.records]
     assert split == [False, True, True, False]
+    assert repr(run) == f"Run({len(run.laws)} laws, 4 records up to step 25)"
 
 
 def test_without_a_split_nothing_is_copied(monkeypatch):

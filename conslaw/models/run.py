@@ -58,6 +58,11 @@ class Run:
         self._names = [[family.where(place) for place in range(len(family))] for family in laws.families]
         self._start: list[Tensor] = []
 
+    def __repr__(self) -> str:
+        """One line: how many laws, how many records, and up to which step."""
+        last = self.records[-1].step if self.records else 0
+        return f"Run({len(self.laws)} laws, {len(self.records)} records up to step {last})"
+
     def add(self, step: int, learning_rate: float, values: Sequence[Values], observed: Mapping[str, float]) -> None:
         """Keep a record; of matrices no more than norms, but for those at the start."""
         self._start = self._start or [entry.value for entry in values]

@@ -15,6 +15,16 @@ from conslaw.paper.typeset import typeset
 
 __all__ = ["Verdict", "all_verdicts", "as_data", "judge", "score", "table", "together", "verdicts", "write_ledger"]
 
+SCORE = {
+    "holds": ("{} holds", "{} hold"),
+    "holds in part": ("{} holds in part", "{} hold in part"),
+    "number only": ("for {} the number comes out but the conclusion does not follow",) * 2,
+    "slip": ("{} is a slip of rounding or typing", "{} are slips of rounding or typing"),
+    "fails": ("{} fails", "{} fail"),
+    "not reproducible": ("{} is decided by chance", "{} are decided by chance"),
+    "untested": ("{} cannot be decided here",) * 2,
+}
+"""How the score says that one claim, or several, have a verdict."""
 BEGIN, END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 
 
@@ -108,14 +118,13 @@ def score(results: Sequence[Verdict]) -> str:
 
     def counted(verdicts: Sequence[str]) -> str:
         counts = Counter(verdicts)
-        plural = {"holds": "hold", "holds in part": "hold in part", "slip": "slips", "fails": "fail"}
-        said = {v: v if counts[v] == 1 else plural.get(v, v) for v in VERDICTS}
-        return ", ".join(f"{counts[verdict]} {said[verdict]}" for verdict in VERDICTS if counts[verdict])
+        parts = [SCORE[v][counts[v] > 1].format(counts[v]) for v in VERDICTS if counts[v]]
+        return " and ".join([", ".join(parts[:-1])] * (len(parts) > 1) + parts[-1:])
 
     papers = [result.verdict for result in results if result.claim.kind != "own"]
     own = [result.verdict for result in results if result.claim.kind == "own"]
-    text = f"Of {len(papers)} claims of the paper: {counted(papers)}."
-    return text + (f" Of {len(own)} statements of this project: {counted(own)}." if own else "")
+    text = f"Of the paper's {len(papers)} claims {counted(papers)}."
+    return text + (f" Of this project's own {len(own)} statements {counted(own)}." if own else "")
 
 
 def together(verdicts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from latex2mathml.converter import convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from plotly.offline import get_plotlyjs
@@ -85,7 +85,7 @@ def _style() -> str:
 def _page(name: str, content: Mapping[str, object], shared: Mapping[str, object]) -> str:
     """Write a page that is no notebook, with its script."""
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
-    environment.filters["typeset"] = typeset
+    environment.filters["typeset"] = lambda text: Markup(typeset(str(escape(text))))
     # Content of <script> and <style>, where entities are none.
     script = Markup((PAGE / f"{name}.js").read_text(encoding="utf-8"))
     texts = {"title": EXTRA[name], "name": name, "pages": shared["pages"], "style": Markup(shared["style"])}
