@@ -36,8 +36,8 @@ def test_readme_is_short():
 @pytest.mark.parametrize(
     ("words", "notebook", "quantities"),
     [
-        ("right within {:.1%}", "t04_spectral_formula", ["pairs_relu_mse_inner"]),
-        ("drift {:.0f} to {:.0f} times as far", "edge_held", ["smallest_drift_beyond", "largest_drift_beyond"]),
+        ("right to within {:.1%}", "t04_spectral_formula", ["pairs_relu_mse_inner"]),
+        ("drifts {:.0f} to {:.0f} times as far", "edge_held", ["smallest_drift_beyond", "largest_drift_beyond"]),
         ("off by {:.0%} to {:.0%} in the median", "edge_drift", ["rod_central_error", "median_error"]),
         ("off by {:.1%} to {:.1%}.", "edge_drift", ["rod_median_error", "rod_median_error_of_first_seeds"]),
     ],
