@@ -1,4 +1,6 @@
-"""How many diagonal laws a model has, counted without looking at its structure: a check that none was missed.
+"""How many diagonal laws a model has, counted from gradients at random weights: a check that none was missed.
+
+Of the structure the count knows the shapes of parameters and the groups of convolutions.
 
 A diagonal law is Σ c_s ‖w_s‖² over rows and columns s of the parameters. It is one if Σ c_s ⟨w_s, g_s⟩ = 0 for all
 weights. So these features ⟨w_s, g_s⟩ are computed at many random weights, and the laws are the null space of their
