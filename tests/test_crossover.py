@@ -35,6 +35,7 @@ from conslaw.theory.switching import (
     first_preactivations,
     frozen_gate_sum,
     switched_share,
+    with_gates,
 )
 
 SEEDS = [42, 137, 256]
@@ -352,3 +353,18 @@ def test_a_unit_that_crosses_zero_switches_all_its_samples():
 def test_two_layers_only():
     with pytest.raises(ValueError, match="two weight matrices"):
         layer_signs(draw([1], (4, 3, 3, 2)))
+
+
+def test_held_gates_are_those_given():
+    problem = draw([1, 2], (6, 9, 3), loss="mse", samples=15)
+    own = with_gates(problem, first_preactivations(problem) > 0)
+    open_ = with_gates(problem, torch.ones(2, 9, 15, dtype=torch.bool))
+    for held, same in ((own, problem), (open_, problem.under(activation="linear"))):
+        (loss, gradients), (known, expected) = (loss_and_gradients(one) for one in (held, same))
+        torch.testing.assert_close(loss, known)
+        torch.testing.assert_close(gradients, expected)
+    moved = problem.with_parameters([-problem.weights[0], problem.weights[1]])  # all gates switch, but are held
+    torch.testing.assert_close(
+        loss_and_gradients(with_gates(moved, first_preactivations(problem) > 0))[0],
+        loss_and_gradients(problem.with_parameters([problem.weights[0], -problem.weights[1]]))[0],
+    )

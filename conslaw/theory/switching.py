@@ -11,7 +11,14 @@ from conslaw.networks import Workspace, forward, loss_and_gradients
 from conslaw.problems import Problem
 from conslaw.training.descent import gradient_descent
 
-__all__ = ["LayerSwitchObserver", "SwitchObserver", "first_preactivations", "frozen_gate_sum", "switched_share"]
+__all__ = [
+    "LayerSwitchObserver",
+    "SwitchObserver",
+    "first_preactivations",
+    "frozen_gate_sum",
+    "switched_share",
+    "with_gates",
+]
 
 
 def first_preactivations(problem: Problem, workspace: Workspace | None = None) -> Tensor:
@@ -97,12 +104,26 @@ class LayerSwitchObserver:
         return shares
 
 
+def with_gates(problem: Problem, gates: Tensor) -> Problem:
+    """Return the networks with σ(z) = gates · z in place of ReLU: linear networks, seen through a mask.
+
+    Args:
+        problem: M networks with one hidden layer.
+        gates: Which gates are open, shape (M, m, n), bool.
+    """
+    mask = gates.to(problem.inputs)
+    held = Activation(
+        lambda z, inplace: z.mul_(mask) if inplace else z * mask, lambda gradient, z, a: gradient.mul_(mask)
+    )
+    return problem.under(activation=held)
+
+
 def frozen_gate_sum(
     problem: Problem,
     learning_rates: Sequence[float] | Tensor,
     steps: int,
 ) -> Tensor:
-    """S(η) of a ReLU network whose gates stay as they are at initialisation: a linear network, seen through a mask.
+    """S(η) of a ReLU network whose gates stay as they are at initialisation.
 
     Args:
         problem: M networks with one hidden layer, without biases.
@@ -114,13 +135,9 @@ def frozen_gate_sum(
     """
     rates, networks = torch.as_tensor(learning_rates, dtype=torch.float64, device="cpu"), len(problem)
     batch = problem.select(torch.arange(networks, device="cpu").repeat(len(rates)))
-    gates = (first_preactivations(batch) > 0).to(batch.inputs)
-    frozen = Activation(
-        lambda z, inplace: z.mul_(gates) if inplace else z * gates, lambda gradient, z, a: gradient.mul_(gates)
-    )
-    batch, workspace = batch.under(activation=frozen), Workspace()
+    batch, workspace = with_gates(batch, first_preactivations(batch) > 0), Workspace()
     factors = -rates.to(batch.inputs).repeat_interleave(networks).view(-1, 1, 1)
-    total = torch.zeros(len(factors), 1, dtype=torch.float64, device=gates.device)
+    total = torch.zeros(len(factors), 1, dtype=torch.float64, device=batch.inputs.device)
     for _ in range(steps):
         _, gradients = loss_and_gradients(batch, workspace)
         total += gradient_imbalance(squared_norms(gradients))
