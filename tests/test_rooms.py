@@ -40,6 +40,7 @@ CORE = [
     "theory.crossover",
     "theory.modes",
     "theory.switching",
+    "theory.gram",
     "theory.compression",
     "theory.intervals",
     "theory.power_laws",
