@@ -86,9 +86,9 @@ def gram_networks(problem: Problem) -> GramNetworks:
 
     >>> from conslaw import draw, gradient_descent
     >>> problem = draw([1], (3, 50, 2), loss="mse", activation="linear")
-    >>> after = gram_networks(problem).after(torch.tensor([0.1]), 20)
-    >>> run = gradient_descent(problem, 0.1, 20)
-    >>> bool((after.conserved - run.conserved_quantity[0, :, -1, 0]).abs() < 1e-12)
+    >>> after = gram_networks(problem).after(torch.tensor([0.01]), 20)
+    >>> run = gradient_descent(problem, 0.01, 20)
+    >>> torch.allclose(after.conserved, run.conserved_quantity[0, :, -1, 0], rtol=1e-10)
     True
     """
     if not problem.is_linear_regression:
