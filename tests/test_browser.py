@@ -90,7 +90,7 @@ def test_filters_of_the_ledger(visit):
     assert 0 < fails < every
     assert page.locator("article:visible .verdict.fails").count() == fails
     assert page.locator("output").inner_text() == f"{fails} of {every} claims"
-    page.get_by_label("search").fill("theorem 6 bound")
+    page.get_by_label("search").fill("T06 bound")
     assert [article.get_attribute("id") for article in shown.all()] == ["T06.bound"]
     page.reload()  # the address has kept the choice
     assert [article.get_attribute("id") for article in shown.all()] == ["T06.bound"]
