@@ -23,6 +23,7 @@ from tqdm import tqdm
 from conslaw import draw, gradient_descent
 from conslaw.paper import ledger
 from conslaw.paper.execution import PAPERMILL, Processes
+from conslaw.paper.files import replace_file
 from conslaw.paper.notebooks import notebook_names
 from conslaw.paper.rebuild import rebuild
 from conslaw.paper.stamps import code_of
@@ -114,22 +115,21 @@ def main(names: tuple[str, ...]) -> None:
     """Measure, and write results/paper.json."""
     path = Path(__file__).parent / "results" / "paper.json"
     if names:
-        known, measured = json.loads(path.read_text(encoding="utf-8")), of_notebooks(list(names))
+        result, measured = json.loads(path.read_text(encoding="utf-8")), of_notebooks(list(names))
         for key in (key for key in measured if key.endswith("_of_each")):
-            known[key] |= measured[key]
-        path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        click.echo(json.dumps(measured, indent=1))
-        return
-    rates = {"matrix_product_gflops_of_one_core": product_rates_of_one_core()}
-    sources = ("", "from conslaw import draw", "from conslaw import draw\nimport matplotlib.pyplot, pandas")
-    starts = {source: min(start_of_notebook(source) for _ in range(3)) for source in sources}
-    subset = figure_1b()
-    result = of_notebooks(notebook_names())
-    ledger.write_ledger()
-    result["start_of_a_notebook"] = {name: round(value, 2) for name, value in starts.items()}
-    result |= {"figure_1b": subset, **rates, "environment": environment("cpu")}
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    click.echo(path.read_text(encoding="utf-8"))
+            result[key] |= measured[key]
+    else:
+        rates = {"matrix_product_gflops_of_one_core": product_rates_of_one_core()}
+        sources = ("", "from conslaw import draw", "from conslaw import draw\nimport matplotlib.pyplot, pandas")
+        starts = {source: min(start_of_notebook(source) for _ in range(3)) for source in sources}
+        subset = figure_1b()
+        result = of_notebooks(notebook_names())
+        ledger.write_ledger()
+        result["start_of_a_notebook"] = {name: round(value, 2) for name, value in starts.items()}
+        result |= {"figure_1b": subset, **rates, "environment": environment("cpu")}
+    text = json.dumps(result, indent=1)
+    replace_file(path, text + "\n")
+    click.echo(text)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from conslaw import draw, gradient_descent, sharpness
 from conslaw.theory.gram import gram_networks
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0])  # near the saddle at zero the Hessian is Q alone
 @pytest.mark.parametrize("width", [3, 40])
-def test_training_and_sharpness_are_those_of_the_weights(width):
-    problem = draw([1, 2, 3], (6, width, 4), loss="mse", activation="linear", samples=30)
+def test_training_and_sharpness_are_those_of_the_weights(width, scale):
+    drawn = draw([1, 2, 3], (6, width, 4), loss="mse", activation="linear", samples=30)
+    problem = drawn.with_parameters([scale * weight for weight in drawn.weights])
     networks, rates = gram_networks(problem), torch.tensor([0.02, 0.05, 0.1], dtype=torch.float64)
     run = gradient_descent(problem, rates[None], 50)
     after = networks.after(rates, 50)

@@ -62,7 +62,9 @@ class GramNetworks(NamedTuple):
         """λ_max of the Hessian, shape (M,).
 
         A direction dZ = Z A stays of this form: H dZ = Z (F + A Q), where F has ∂E/∂(W_2W_1), applied to the change
-        (AᵀG + GA)_21 of W_2W_1, off its diagonal. All eigenvectors with λ > 0 that are not of Q alone are among these.
+        (AᵀG + GA)_21 of W_2W_1, off its diagonal; the eigenvalues of this map are computed. Directions orthogonal to Z
+        have H dZ = dZ Q, so at most the largest eigenvalue of Q, which z qᵀ reaches for any column z of Z and the
+        eigenvector q: the Gauss-Newton part of H takes nothing off. So none of them is larger.
         """
         size, (classes, inputs) = self.gram.shape[1], self.cross.shape[1:]
         directions = torch.eye(size**2, dtype=self.gram.dtype, device=self.gram.device).view(-1, 1, size, size)
